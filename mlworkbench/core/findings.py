@@ -104,7 +104,8 @@ def finding_lines(
     findings: pl.DataFrame,  # `FINDINGS_SCHEMA`
 ) -> list[str]:  # one line a finding
     "Findings as plain text for a terminal or a log."
-    return [f"{row['severity']:<4} {row['subject']}: {row['message']}" for row in findings.iter_rows(named=True)]
+    rows = findings.iter_rows(named=True)
+    return [f"{row['severity']:<4} {row['subject']}: {row['message']}" for row in rows]
 
 # %% ../../nbs/00_core/01_findings.ipynb #95690572
 def findings_html(
@@ -113,15 +114,19 @@ def findings_html(
     "Findings as an accessible HTML table."
     if not findings.height:
         return '<p class="mlw-none">No findings.</p>'
-    rows = "".join(
-        f'<tr class="mlw-{row["severity"]}"><td><span class="mlw-badge mlw-{row["severity"]}">{row["severity"]}</span></td>'
-        f'<td>{escape(row["subject"])}</td><td>{escape(row["message"])}</td>'
-        f'<td class="mlw-number">{_number(row["value"])}</td><td class="mlw-number">{_number(row["limit"])}</td>'
-        f'<td><code>{escape(row["check"])}</code></td></tr>'
-        for row in merge_findings(findings).iter_rows(named=True)
-    )
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Severity", "Where", "What", "Value", "Limit", "Check"))
+    rows = "".join(_html_row(**row) for row in merge_findings(findings).drop("evidence").iter_rows(named=True))
+    names = ("Severity", "Where", "What", "Value", "Limit", "Check")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     return f'<table class="mlw-findings"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _html_row(check, subject, severity, value, limit, message):
+    return (
+        f'<tr class="mlw-{severity}"><td><span class="mlw-badge mlw-{severity}">{severity}</span></td>'
+        f"<td>{escape(subject)}</td><td>{escape(message)}</td>"
+        f'<td class="mlw-number">{_number(value)}</td><td class="mlw-number">{_number(limit)}</td>'
+        f"<td><code>{escape(check)}</code></td></tr>"
+    )
 
 
 def _number(value):
