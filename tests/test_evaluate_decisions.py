@@ -25,7 +25,7 @@ def test_calibration_equals_stored_answer(how):
     assert table["mean_score"].to_list() == pytest.approx(expected[f"{how}_prob_pred"], abs=1e-12)
     assert table["rows"].sum() == Y.size
     if how == "uniform":
-        assert calibration_error(table)["expected"] == pytest.approx(expected["ece_10_uniform"], abs=1e-12)
+        assert calibration_error(Y, SCORE)["expected"] == pytest.approx(expected["ece_10_uniform"], abs=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -73,6 +73,6 @@ def test_value_interval_covers():
     for _ in range(300):
         y = rng.random(500) < 0.2
         flag = np.where(y, rng.random(500) < 0.7, rng.random(500) < 0.3)
-        row = value_table(y, {"policy": flag}, 120, 8).row(by_predicate=pl.col("policy") == "policy", named=True)
+        row = value_table(y, {"rule": flag}, 120, 8).row(by_predicate=pl.col("policy") == "rule", named=True)
         covered += row["value_low"] <= truth <= row["value_high"]
     assert 0.91 <= covered / 300 <= 0.98

@@ -36,6 +36,7 @@ def calibration_table(
     score,  # probabilities
     bins: int = 10,  # how many
     how: str = "quantile",  # or "uniform"
+    closed: str = "right",  # or "left": a score on an edge belongs to the upper bin
     level: float = 0.95,  # coverage of the interval of `rate`
 ) -> pl.DataFrame:  # bin, rows, low_edge, high_edge, mean_score, rate, rate_low, rate_high
     "Mean score against the observed rate, by bins of the score. Raises `DataError` for a score outside [0, 1]."
@@ -48,7 +49,7 @@ def calibration_table(
         )
     share = np.linspace(0, 1, bins + 1)
     edges = share if how == "uniform" else np.quantile(score, share)
-    place = np.searchsorted(edges[1:-1], score)
+    place = np.searchsorted(edges[1:-1], score, side="left" if closed == "right" else "right")
     rows, hits, total = (np.bincount(place, values, bins) for values in (None, y, score))
     kept = np.flatnonzero(rows)
     low, high = wilson_interval(hits[kept], rows[kept], level)
@@ -67,23 +68,30 @@ def calibration_table(
 
 # %% ../../nbs/50_evaluate/01_calibration.ipynb #eacdfa76
 def calibration_error(
-    table: pl.DataFrame,  # from `calibration_table`
+    y,  # outcomes, 0 or 1
+    score,  # probabilities
+    bins: int = 10,  # how many
+    how: str = "uniform",  # or "quantile"
+    closed: str = "left",  # or "right": a score on an edge belongs to the lower bin
 ) -> dict[str, float]:  # expected (mean gap by rows), maximum (largest gap), bias (mean score minus rate)
     "Expected and maximum calibration error (Naeini et al. 2015) and the overall bias, all in probability."
+    table = calibration_table(y, score, bins, how, closed)
     gap, rows = table["mean_score"] - table["rate"], table["rows"]
     weighted = lambda values: float((values * rows).sum() / rows.sum())  # noqa: E731
     return {"expected": weighted(gap.abs()), "maximum": float(gap.abs().max()), "bias": weighted(gap)}
 
 
 def calibration_findings(
-    table: pl.DataFrame,  # from `calibration_table`
+    y,  # outcomes, 0 or 1
+    score,  # probabilities
     subject: str,  # the model, e.g. "models/late"
     limit: float = 0.05,  # of the expected calibration error
 ) -> pl.DataFrame:  # findings: one `warn` above the limit, nothing below
     "A finding where scores are too far from observed rates to be read as probabilities."
-    error = calibration_error(table)
+    error = calibration_error(y, score)
     if error["expected"] <= limit:
         return make_findings()
+    table = calibration_table(y, score)
     widest = table.row((table["mean_score"] - table["rate"]).abs().arg_max(), named=True)
     message = (
         f"scores are off by {error['expected']:.3f} on average; worst, scores near {widest['mean_score']:.2f} "
