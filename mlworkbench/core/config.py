@@ -30,7 +30,9 @@ class ProjectSettings(Section):
     "`[project]`: the name and where the tables are kept."
 
     name: str = Field(min_length=1)
-    store: str = Field("store", description="a folder beside workbench.toml, or a URI such as s3://bucket/prefix")
+    store: str = Field(
+        "store", description="a folder beside workbench.toml, or a URI such as s3://bucket/prefix"
+    )
     storage_options: dict[str, str] = Field(
         default_factory=dict, description="options of the object store; a secret is written as 'env:NAME'"
     )
@@ -111,7 +113,7 @@ def check_table_name(
 def load_settings(
     path: str | Path,  # a `workbench.toml`, or the folder it lies in
 ) -> Settings:
-    "Read and check `workbench.toml`. Raises `ConfigError` naming file, key, what is accepted and the nearest key."
+    "Read and check `workbench.toml`. Raises `ConfigError` naming file, wrong keys and the nearest ones."
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
