@@ -177,6 +177,9 @@ def write_parquet(
             partial.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core/04_delta.ipynb #87978d49
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # polars and delta-rs give the number in the text only
+
+
 @contextmanager
 def explained(
     table: str,  # what is being read or written
@@ -188,11 +191,7 @@ def explained(
         yield
     except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
         text = str(error).split("\n")[0]
-        if getattr(error, "errno", None) in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-        ) or "No space left" in str(error):
+        if any(f"os error {number})" in str(error) or getattr(error, "errno", 0) == number for number in _FULL):
             do = "Free some space and run again; the last version is untouched"
-            raise StoreError(f"table '{table}': the disk is full", do=do, table=table) from error
+            raise StoreError(f"table '{table}': the disk is full ({text})", do=do, table=table) from error
         raise StoreError(f"table '{table}': {text}", table=table) from error

@@ -81,6 +81,14 @@ def _commit_file(store, table, file, size, schema, commit):
             time.sleep(0.02 * (attempt + 1))
 
 
+def _add_columns(store, table, columns):
+    "New columns are a commit of their own, before the rows that bring them."
+    from deltalake import Schema
+
+    if columns:
+        store._delta(table).alter.add_columns(Schema.from_arrow(_arrow_schema(columns)).fields)
+
+
 def _arrow_schema(schema):
     from arro3.core import Table
 
@@ -367,6 +375,8 @@ def commit_staged(
         raise StoreError(
             f"table '{table}' changed its columns since these rows were staged", do="Write them again"
         )
+    if stored is not None and mode != "overwrite":
+        _add_columns(store, table, {name: schema[name] for name in schema if name not in stored})
     profile = None if _unprofiled(table) else profile_frame(pl.scan_parquet(file))
     rows = pl.scan_parquet(file).select(pl.len()).collect().item()
     commit = Commit(mode, commit.note, commit.run, rows, commit.metadata)

@@ -1,0 +1,107 @@
+"""A store survives what happens to the processes that write it: kills, races, full disks."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from mlworkbench.core.errors import StoreError
+from mlworkbench.core.store import Store
+
+# Each version is one number, many times over: a torn version would hold two numbers or too few rows.
+OVERWRITE = """
+import sys
+import polars as pl
+from mlworkbench.core.store import Store
+store = Store(sys.argv[1])
+number = store.version("numbers")
+print("ready", flush=True)
+while True:
+    number += 1
+    store.write("numbers", pl.DataFrame({"number": [number] * 50_000}))
+"""
+
+APPEND = """
+import sys
+import polars as pl
+from mlworkbench.core.store import Store
+store = Store(sys.argv[1])
+for number in range(30):
+    store.write("events", pl.DataFrame({"writer": [int(sys.argv[2])], "number": [number]}), mode="append")
+"""
+
+
+def test_a_killed_writer_leaves_the_last_version_readable(tmp_path):
+    store = Store(tmp_path)
+    store.write("numbers", pl.DataFrame({"number": [0] * 50_000}))
+    chance = random.Random(7)
+    seen = [0]
+    for _ in range(25):
+        writer = subprocess.Popen([sys.executable, "-c", OVERWRITE, str(tmp_path)], stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.0, 0.08))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        numbers = store.read("numbers").collect()["number"]
+        assert len(numbers) == 50_000 and numbers.n_unique() == 1
+        assert numbers[0] == store.version("numbers") >= seen[-1]
+        seen.append(numbers[0])
+    assert seen[-1] > 0  # it did write in between
+    store.write("numbers", pl.DataFrame({"number": [-1]}))
+    store.vacuum("numbers", retention_days=0, dry_run=False)
+    left = [path for path in (tmp_path / "numbers").iterdir() if path.is_file()]
+    assert len([path for path in left if path.suffix == ".parquet"]) == 1
+    assert store.read("numbers").collect()["number"].to_list() == [-1]
+
+
+def test_two_processes_appending_at_once_lose_nothing(tmp_path):
+    command = [sys.executable, "-c", APPEND, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(number)]) for number in range(2)]  # both also race to create it
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    store = Store(tmp_path)
+    assert store.read("events").collect().unique().height == 60
+    assert store.version("events") == 59 and store.profile("events")["rows"] == 60
+
+
+def _with_little_room(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    store = Store(folder)
+    try:
+        store.write("numbers", pl.DataFrame({"number": range(1_000_000)}).sample(fraction=1.0, shuffle=True, seed=1))
+    except StoreError as error:
+        print(error)
+        os._exit(7)
+
+
+def test_a_full_disk_is_called_so_and_nothing_is_lost(tmp_path):
+    store = Store(tmp_path)
+    store.write("numbers", pl.DataFrame({"number": [1]}))
+    code = f"import test_store_crash as t; t._with_little_room({str(tmp_path)!r})"
+    here = os.path.dirname(__file__)
+    writer = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
+    assert (writer.returncode, "table 'numbers': the disk is full" in writer.stdout) == (7, True), writer
+    assert "last version is untouched" in writer.stdout
+    assert store.read("numbers").collect()["number"].to_list() == [1]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_types_do_not_change_behind_ones_back(tmp_path, mode):
+    store = Store(tmp_path)
+    store.write("delays", pl.DataFrame({"delay": [1]}))
+    with pytest.raises(StoreError, match="column 'delay' is String, stored as Int64"):
+        store.write("delays", pl.DataFrame({"delay": ["12"]}), mode=mode)
+    if mode == "overwrite":
+        store.write("delays", pl.DataFrame({"delay": ["12"]}), mode=mode, evolve=True)
+        assert store.read("delays", version=0).collect()["delay"].to_list() == [1]
+    else:
+        store.write("delays", pl.DataFrame({"delay": [2], "gate": ["A1"]}), mode=mode, evolve=True)
+        assert store.read("delays").sort("delay").collect().rows() == [(1, None), (2, "A1")]

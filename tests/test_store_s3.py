@@ -1,0 +1,96 @@
+"""The store on an S3-like server: the same promises as in a folder."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import polars as pl
+import pytest
+
+from mlworkbench.core.errors import StoreError
+from mlworkbench.core.store import Store
+
+APPEND = """
+import json, sys
+import polars as pl
+from mlworkbench.core.store import Store
+store = Store(sys.argv[1], json.loads(sys.argv[2]))
+for number in range(10):
+    store.write("events", pl.DataFrame({"writer": [int(sys.argv[3])], "number": [number]}), mode="append")
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    urllib.request.urlopen(urllib.request.Request(f"{url}/bench", method="PUT")).close()
+    yield {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "env:MLW_TEST_S3_SECRET",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def store(bucket, monkeypatch, request):
+    monkeypatch.setenv("MLW_TEST_S3_SECRET", "test")
+    return Store(f"s3://bench/{request.node.name}", bucket)
+
+
+def test_write_read_back_and_look_back(store):
+    first = pl.DataFrame({"id": [2, 1], "delay": [5.0, None]})
+    assert store.write("delays", first, note="first") == 0
+    assert store.write("delays", first.with_columns(id=pl.col("id") + 1), mode="merge", keys=["id"]) == 1
+    store.tag("delays", "first", version=0)
+    assert store.read("delays", tag="first").collect().equals(first)
+    assert store.diff("delays", 0, keys=["id"]).counts() == {"added": 1, "removed": 0, "changed": 1}
+    assert store.tables() == ["delays"]
+    assert store.history("delays")["note"].to_list() == ["", "first"]
+
+
+def test_a_wrong_name_gets_the_nearest(store):
+    store.write("delays", pl.DataFrame({"id": [1]}))
+    with pytest.raises(StoreError, match="Did you mean 'delays'"):
+        store.read("dleays")
+
+
+def test_two_writers_lose_nothing(store, bucket):
+    import json
+
+    arguments = [store.root, json.dumps(bucket)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPEND, *arguments, str(number)], env=os.environ.copy())
+        for number in range(2)
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert store.read("events").collect().unique().height == 20
+
+
+def test_vacuum_keeps_what_is_tagged(store):
+    for number in range(3):
+        store.write("delays", pl.DataFrame({"id": [number]}))
+    store.tag("delays", "kept", version=0)
+    assert store.vacuum("delays", retention_days=0, dry_run=False).height == 1
+    assert store.read("delays", tag="kept").collect()["id"].to_list() == [0]
+
+
+def test_secrets_are_not_shown(store):
+    assert "test" not in repr(store).replace(store.root, "")
