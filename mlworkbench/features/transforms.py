@@ -65,7 +65,8 @@ def tidy(
 ) -> float:  # 12 digits of it
     "Round a fitted number to 12 significant digits."
     size = abs(value if scale is None else scale)
-    return round(value, 11 - math.floor(math.log10(size))) if size and math.isfinite(size) else value
+    digits = 11 - math.floor(math.log10(size)) if size and math.isfinite(size) else 12
+    return round(value, digits) + 0.0  # never -0.0, which would depend on the order of rows
 
 
 def need(
@@ -141,7 +142,7 @@ def _clip_query(lf, transform):
 def _clip_state(frame, transform):
     fitted = need(frame.row(0, named=True), transform.columns[0])
     given = {end: transform.options[end] for end in ("low", "high")}
-    return fitted if given == {"low": None, "high": None} else given
+    return {end: value + 0.0 for end, value in fitted.items()} if given == {"low": None, "high": None} else given
 
 
 def _clip_row(columns, state):
@@ -183,7 +184,7 @@ def _bucket_query(lf, transform):
 
 def _bucket_state(frame, transform):
     fitted = need(frame.row(0, named=True), transform.columns[0])
-    return {"edges": transform.options["edges"] or sorted(set(fitted.values()))}
+    return {"edges": transform.options["edges"] or sorted({edge + 0.0 for edge in fitted.values()})}
 
 
 def _bucket_expression(columns, state):
