@@ -220,7 +220,7 @@ def figure_html(
         layout["mlw"] = True  # the page's theme, please
     title = layout.pop("title", None) or {}
     title = _plain(title.get("text") if isinstance(title, dict) else title)
-    height = layout.get("height") or DEFAULT_HEIGHT
+    height = layout.get("height") if isinstance(layout.get("height"), int | float) else DEFAULT_HEIGHT
     if title:
         top = (layout.get("margin") or {}).get("t", theme.get("margin", {}).get("t", 72))
         layout["margin"] = (layout.get("margin") or {}) | {"t": max(top - TITLE_SPACE, 14)}
