@@ -3,15 +3,15 @@
 from itertools import combinations
 from math import factorial
 
-import lightgbm
 import numpy as np
 import polars as pl
 import pytest
 from sklearn import metrics as sk
 
 from mlworkbench.core.errors import DataError
-from mlworkbench.evaluate.explain import BASE, shap_values
+from mlworkbench.evaluate.explain import BASELINE, shap_values
 from mlworkbench.evaluate.slices import slice_findings, slice_metrics
+from mlworkbench.models.boosting import LightGBM
 
 
 def test_slices_equal_sklearn_on_each_group():
@@ -63,9 +63,9 @@ def test_shap_equals_the_definition():
     rng = np.random.default_rng(0)
     matrix = rng.random((400, 3))
     y = (rng.random(400) < 0.2 + 0.6 * (matrix[:, 0] > 0.5) * (matrix[:, 1] > 0.4)).astype(float)
-    settings = {"objective": "binary", "num_leaves": 6, "verbose": -1, "num_threads": 1}
-    booster = lightgbm.train(settings, lightgbm.Dataset(matrix, y, feature_name=["a", "b", "c"]), 1)
-    tree = booster.dump_model()["tree_info"][0]["tree_structure"]
+    features = pl.DataFrame(matrix, schema=["a", "b", "c"])
+    model = LightGBM(num_iterations=1, num_leaves=6, min_data_in_leaf=20, num_threads=1).fit(features, y)
+    tree = model.booster.dump_model()["tree_info"][0]["tree_structure"]
 
     def value(node, row, known):
         if "leaf_value" in node:
@@ -76,7 +76,7 @@ def test_shap_equals_the_definition():
         sizes = [child.get("internal_count", child.get("leaf_count")) for child in (left, right)]
         return np.average([value(left, row, known), value(right, row, known)], weights=sizes)
 
-    shap = shap_values(booster, matrix[:20])
+    shap = shap_values(model, features[:20])
     for index in range(20):
         for feature, name in enumerate("abc"):
             others = [other for other in range(3) if other != feature]
@@ -87,4 +87,4 @@ def test_shap_equals_the_definition():
                     with_it = value(tree, matrix[index], {*known, feature})
                     part += weight * (with_it - value(tree, matrix[index], {*known}))
             assert shap[name][index] == pytest.approx(part, abs=1e-9)
-        assert shap[BASE][index] == pytest.approx(value(tree, matrix[index], set()), abs=1e-9)
+        assert shap[BASELINE][index] == pytest.approx(value(tree, matrix[index], set()), abs=1e-9)
