@@ -77,7 +77,7 @@ def shap_effect(
     frame = pl.DataFrame({"value": numbers, "part": shap[values.name], "bin": place})
     part = pl.col("part")
     grouped = frame.group_by(pl.col("value").is_null().alias("missing"), "bin").agg(
-        low=pl.col("value").min(), high=pl.col("value").max(), rows=pl.len(), mean_part=part.mean(),
+        low=pl.col("value").min(), high=pl.col("value").max(), rows=pl.len().cast(pl.Int64), mean_part=part.mean(),
         low_part=part.quantile(0.1), high_part=part.quantile(0.9),
     )  # fmt: skip
     return grouped.sort("missing", "bin").drop("missing", "bin")
