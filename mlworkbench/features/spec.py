@@ -20,9 +20,8 @@ from ..core.findings import finding, make_findings
 from .encoders import category, date_parts, key_group, target_mean, text_hash
 from .inputs import Input, check_column, check_inputs, family_of, make_input
 from .inputs import read_expression, value_reader
-from mlworkbench.features.transforms import (
-    KINDS, ROLES, TARGET, Transform, bucket, clip, passthrough, ratio, scale,
-)
+from .transforms import KINDS, ROLES, TARGET, Transform
+from .transforms import bucket, clip, passthrough, ratio, scale
 
 _all_ = ["bucket", "category", "clip", "date_parts", "passthrough", "ratio", "scale", "target_mean", "text_hash"]
 
