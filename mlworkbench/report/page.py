@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..core.errors import RunError
 from ..core.findings import findings_html, make_findings, merge_findings
-from .figures import house_template
+from .figures import DARK_PALETTE, PALETTE, house_template
 from .outputs import PLOTLY, joined, json_html, markdown_html, output_html, terminal_html
 
 # %% ../../nbs/70_report/02_page.ipynb #f406ad0c
@@ -228,9 +228,15 @@ def render_page(
         params=[(name, number_text(value)) for name, value in (step.get("params") or {}).items()],
         reads=sorted((step.get("reads") or {}).items()), writes=sorted((step.get("writes") or {}).items()),
         cells=[_marked(cell, Markup) for cell in shown], contents=contents, error_cell=any(cell.get("error") for cell in shown),
-        themes=Markup(json_html({look: house_template(look) for look in ("light", "dark")})), plotly=_plotly_for(cells),
+        themes=Markup(_themes()), plotly=_plotly_for(cells),
     )  # fmt: skip
     return write_whole(out, page)
+
+
+def _themes():
+    "Both looks of the house's theme, and which colour of a figure gives way to which in the dark."
+    looks = {look: house_template(look) for look in ("light", "dark")}
+    return json_html(looks | {"brighter": dict(zip(PALETTE, DARK_PALETTE, strict=True))})
 
 
 def _marked(cell, markup):

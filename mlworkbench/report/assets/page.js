@@ -18,19 +18,21 @@ function unpack() {
   return plotly
 }
 
-function themed(layout, dark) {
-  const own = layout.mlw ? { template: themes[dark ? "dark" : "light"] } : {}
-  return { ...structuredClone(layout), ...own, autosize: true, ...(touch ? { dragmode: false } : {}) }
+// Data and layout as this theme shows them; a figure with a theme of its own keeps it.
+function themed(figure, dark) {
+  const { data, layout } = JSON.parse(figure.text, (key, value) => dark ? themes.brighter[value] ?? value : value)
+  if (!layout.mlw) return JSON.parse(figure.text)
+  return { data, layout: { ...layout, template: themes[dark ? "dark" : "light"], autosize: true, ...(touch ? { dragmode: false } : {}) } }
 }
 
 async function draw(figure) {
-  if (figure.state) return
-  figure.state = JSON.parse(figure.querySelector("script").textContent)
+  if (figure.text) return
+  figure.text = figure.querySelector("script").textContent
   const plot = figure.querySelector(".mlw-plot")
   try {
     const Plotly = await unpack()
     const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" }
-    await Plotly.newPlot(plot, figure.state.data, themed(figure.state.layout, isDark()), config)
+    await Plotly.newPlot(plot, { ...themed(figure, isDark()), config })
     figure.dataset.drawn = "yes"
   } catch (error) {
     plot.textContent = `This figure could not be drawn: ${error.message}. ${plot.getAttribute("aria-label")}`
@@ -40,7 +42,7 @@ async function draw(figure) {
 
 function repaint(dark) {
   for (const figure of figures.filter(figure => figure.dataset.drawn))
-    window.Plotly.react(figure.querySelector(".mlw-plot"), figure.state.data, themed(figure.state.layout, dark))
+    window.Plotly.react(figure.querySelector(".mlw-plot"), themed(figure, dark))
 }
 
 const whenIdle = window.requestIdleCallback ?? (work => setTimeout(work, 50))
