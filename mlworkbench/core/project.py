@@ -145,6 +145,11 @@ class Step:
                 f"{table}: a second append to the draft; step.discard({table!r}) starts over", file=sys.stderr
             )
 
+    def tag(self, table, name):
+        "Name the version of a table that this step is writing."
+        self._declared("write", table, self.settings.writes)
+        self._staging.add_tag(self.name, table, name)
+
     def metadata(self, table):
         "The metadata of the newest write to a table: as waiting here, else as committed; {} where there is none."
         self._declared("read", table, [*self.settings.reads, *self.settings.writes])
@@ -173,6 +178,11 @@ class Step:
             f"models/{name}", directory_frame(bundle.save), note=note, evolve=True, metadata=self.lineage
         )
 
+    def save_models(self, bundles, note=""):
+        "Keep several models, name to bundle."
+        for name, bundle in bundles.items():
+            self.save_model(name, bundle, note)
+
     def load_model(self, name, load):
         "Open a model: its files are laid in a folder, and `load(folder)` makes of them what it is."
         frame = self.read(f"models/{name}").collect()
@@ -191,10 +201,14 @@ class Step:
         return path
 
     @property
+    def notebook(self):
+        "The path of this step's notebook."
+        return self.project.root / self.settings.notebook
+
+    @property
     def lineage(self):
         "What this step has read so far: {'tables': {name: version}, 'notebook': SHA-256 of its code, 'step', 'run'}."
-        path = self.project.root / self.settings.notebook
-        code = notebook_hash(path) if path.exists() else None
+        code = notebook_hash(self.notebook) if self.notebook.exists() else None
         tables = {table: version for table, version in self._lineage.items() if version is not None}
         return {"tables": tables, "notebook": code, "step": self.name, "run": self.run}
 

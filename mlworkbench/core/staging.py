@@ -58,13 +58,18 @@ class Staging:
         }  # fmt: skip
         self._save([*self.writes(), entry])
 
+    def add_tag(self, step, table, name):
+        "Stage a tag for the version that the waiting writes to its table will make."
+        self._save([*self.writes(), {"step": step, "table": table, "mode": "tag", "name": name, "metadata": None}])
+
     def discard(self, table=None):
         "Drop the waiting writes of one table, or all."
         writes = self.writes()
         dropped = [write for write in writes if table in (None, write["table"])]
         self._save([write for write in writes if write not in dropped])
         for write in dropped:
-            (self.folder / write["file"]).unlink(missing_ok=True)
+            if "file" in write:
+                (self.folder / write["file"]).unlink(missing_ok=True)
 
     def _save(self, writes):
         write_atomic(self._list, json.dumps(writes, indent=1))
@@ -72,7 +77,7 @@ class Staging:
     def view(self, table, base):
         "The table as it would be: `base` (a LazyFrame, or None where there is no such table) with the waiting writes."
         for write in self.writes():
-            if write["table"] == table:
+            if write["table"] == table and "file" in write:
                 rows = pl.scan_parquet(self.folder / write["file"])
                 base = _applied(base, rows, write["mode"], write["keys"])
         return base
@@ -81,13 +86,18 @@ class Staging:
         "Commit the waiting writes (of one step, or all) in their order; the new version of each table."
         versions = {}
         for write in [w for w in self.writes() if step in (None, w["step"])]:
-            file = self.folder / write["file"]
-            commit = Commit(write["mode"], write["note"] or note, run, None, write["metadata"])
-            schema = pl.read_parquet_schema(file)
-            how = (write["mode"], write["keys"], write["evolve"])
-            versions[write["table"]] = commit_staged(self.store, write["table"], file, schema, *how, commit)
-            self._save([w for w in self.writes() if w["file"] != write["file"]])
+            if write["mode"] == "tag":
+                self.store.tag(write["table"], write["name"], versions.get(write["table"]))
+            else:
+                versions[write["table"]] = self._commit(write, run, note)
+            self._save([w for w in self.writes() if w != write])
         return versions
+
+    def _commit(self, write, run, note):
+        file = self.folder / write["file"]
+        commit = Commit(write["mode"], write["note"] or note, run, None, write["metadata"])
+        how = (write["mode"], write["keys"], write["evolve"])
+        return commit_staged(self.store, write["table"], file, pl.read_parquet_schema(file), *how, commit)
 
 # %% ../../nbs/00_core/07_staging.ipynb #069cf287
 def _applied(base, rows, mode, keys):
