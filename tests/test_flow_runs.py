@@ -1,0 +1,247 @@
+"""Whole runs of small projects: order, parallel steps, what is reused and why, gates, retries, records."""
+
+import json
+import os
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from flow_project import HANDLE, PLAIN, call, command, statuses, step_of, write_notebook, write_project
+
+from mlworkbench.core.errors import ConfigError
+from mlworkbench.core.project import Project
+from mlworkbench.flow.plan import make_plan
+from mlworkbench.flow.records import read_run
+from mlworkbench.flow.runner import Run, reason_now, run_project
+
+
+def test_independent_steps_run_at_the_same_time_and_a_third_after_both(tmp_path):
+    slow = 'time.sleep(1.5)\nstep.write("{}", pl.DataFrame({{"x": [1]}}))'
+    root = write_project(
+        tmp_path,
+        {"name": "c", "reads": ["a", "b"], "code": ['step.record(rows=step.read("a").collect().height)']},
+        {"name": "a", "writes": ["a"], "code": [slow.format("a")]},
+        {"name": "b", "writes": ["b"], "code": [slow.format("b")]},
+    )
+    seen = []
+    record = run_project(root, jobs=2, listen=lambda record: seen.append(statuses(record)))
+    assert statuses(record) == {"a": "succeeded", "b": "succeeded", "c": "succeeded"}
+    assert {"a": "running", "b": "running", "c": "pending"} in seen
+    a, b, c = (step_of(record, name) for name in "abc")
+    assert max(a["ended"], b["ended"]) <= c["started"] and c["metrics"] == {"rows": 1}
+    assert c["reads"] == {"a": 0, "b": 0} and a["writes"] == {"a": 0}
+    assert read_run(root / "runs", record["run"]) == record
+    assert all((root / "runs" / record["run"] / step["html"]).exists() for step in record["steps"])
+    assert not (root / "runs" / record["run"] / ".work").exists()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Three steps that have run once."""
+    root = tmp_path_factory.mktemp("chain") / "with {braces} and spaces"
+    root.mkdir()
+    (root / "rules.toml").write_text("limit = 1")
+    ingest = 'step.write("raw", pl.DataFrame({"x": range(rows)}))\nstep.record(rows=rows)'
+    place = "step.record(cwd=os.getcwd(), renderer=os.environ['PLOTLY_RENDERER'], python=sys.executable)"
+    clean = 'step.write("clean", step.read("raw").filter(pl.col("x") > 0))'
+    write_project(
+        root,
+        {
+            "name": "1_ingest",
+            "writes": ["raw"],
+            "params": {"rows": 4},
+            "params_cell": "rows = 1",
+            "code": [ingest],
+        },
+        {"name": "2_clean", "reads": ["raw"], "writes": ["clean"], "files": ["rules.toml"], "code": [clean]},
+        {"name": "3_look", "reads": ["clean"], "code": [place]},
+    )
+    return root, run_project(root)
+
+
+def reasons(root):
+    run = Run(make_plan(root), "test")
+    return {name: reason_now(run, name) for name in run.plan.names}
+
+
+def test_a_notebook_runs_in_the_project_folder_with_this_python_and_its_parameters(chain):
+    root, record = chain
+    assert record["status"] == "succeeded"
+    assert step_of(record, "1_ingest")["metrics"] == {"rows": 4}
+    facts = step_of(record, "3_look")["metrics"]
+    assert facts == {"cwd": str(root), "renderer": "plotly_mimetype", "python": sys.executable}
+    assert [step["title"] for step in record["steps"]] == ["A step"] * 3
+
+
+def test_run_rows_and_record_agree(chain):
+    root, record = chain
+    rows = Project(root).store.read("runs").filter(pl.col("run") == record["run"]).collect()
+    assert rows["step"].to_list() == [step["name"] for step in record["steps"]]
+    assert [json.loads(text) for text in rows["metrics"]] == [step["metrics"] for step in record["steps"]]
+    assert rows["status"].to_list() == [step["status"] for step in record["steps"]]
+    assert rows["seconds"].to_list() == [step["seconds"] for step in record["steps"]]
+
+
+def test_nothing_changed_is_answered_without_polars_and_without_a_new_run(chain):
+    root, record = chain
+    code = (
+        "import sys; from mlworkbench.flow.cli import main; code = main(['run', '--json', '--project', sys.argv[1]])\n"
+        "assert not {'polars', 'papermill', 'nbclient', 'rich', 'deltalake'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert set(statuses(answer).values()) == {"cached"} and answer["run"] == record["run"]
+    assert [s["metrics"] for s in answer["steps"]] == [s["metrics"] for s in record["steps"]]
+    assert len(list((root / "runs").glob("*/run.json"))) == 1
+
+
+def test_reasons_to_run_again(chain):
+    root, _ = chain
+    assert set(reasons(root).values()) == {""}
+    store, settings = Project(root).store, (root / "workbench.toml").read_text()
+    (root / "workbench.toml").write_text(settings.replace("rows = 4", "rows = 5"))
+    assert reasons(root)["1_ingest"] == "parameter 'rows' has changed from 4 to 5"
+    (root / "workbench.toml").write_text(settings)
+    (root / "rules.toml").write_text("limit = 2")
+    assert reasons(root) == {"1_ingest": "", "2_clean": "'rules.toml' has changed", "3_look": ""}
+    (root / "rules.toml").write_text("limit = 1")
+    (root / "uv.lock").write_text("polars 2.1")
+    assert set(reasons(root).values()) == {"'uv.lock' has changed"}
+    (root / "uv.lock").unlink()
+    old = (root / "3_look.ipynb").read_text()
+    write_notebook(root, "3_look", "1 + 1")
+    assert reasons(root)["3_look"] == "its code has changed"
+    (root / "3_look.ipynb").write_text(old.replace("# A step", "# A step, in better words"))
+    assert set(reasons(root).values()) == {""}
+    store.write("clean", pl.DataFrame({"x": [7]}))
+    assert reasons(root)["2_clean"] == "'clean', which it wrote as version 0, is now at version 1"
+    assert reasons(root)["3_look"] == "'clean' has changed from version 0 to 1"
+
+
+def test_a_change_is_followed_as_far_as_it_reaches(chain):
+    root, first = chain
+    record = run_project(root, until="2_clean")  # after the test above: someone else has written 'clean'
+    assert statuses(record) == {"1_ingest": "cached", "2_clean": "succeeded"}
+    cached = step_of(record, "1_ingest")
+    assert cached["from_run"] == first["run"] and cached["html"] == "1_ingest.html"
+    record = run_project(root, only=["3_look"], force=True)
+    assert statuses(record) == {"3_look": "succeeded"} and step_of(record, "3_look")["reads"] == {"clean": 2}
+
+
+def test_findings_of_severity_fail_stop_what_needs_the_step(tmp_path):
+    report = (
+        "from mlworkbench.core.findings import finding, make_findings\n"
+        'step.write("raw", pl.DataFrame({"x": [1]}))\n'
+        'step.report(make_findings([finding("unique", "raw", "fail", "3 keys occur twice", 3, 0)]))'
+    )
+    root = write_project(
+        tmp_path,
+        {"name": "1_check", "writes": ["raw"], "code": [report]},
+        {"name": "2_train", "reads": ["raw"], "writes": ["model"], "code": ["1"]},
+        {"name": "3_after", "reads": ["model"], "code": ["1"]},
+        {"name": "4_other", "head": PLAIN, "code": ["1"]},
+    )
+    code, record, _ = call(root, "run")
+    assert code == 1 and record["status"] == "gated"
+    assert statuses(record) == {
+        "1_check": "gated",
+        "2_train": "blocked",
+        "3_after": "blocked",
+        "4_other": "succeeded",
+    }
+    gated = step_of(record, "1_check")
+    assert gated["reason"] == "3 keys occur twice." and gated["writes"] == {} and gated["error"] is None
+    assert step_of(record, "2_train")["reason"] == "Step '1_check' gated."
+    store = Project(root).store
+    assert not store.exists("raw")
+    assert store.read("findings").collect().select("step", "message").rows() == [
+        ("1_check", "3 keys occur twice")
+    ]
+    page = (root / "runs" / record["run"] / "1_check.html").read_text()
+    assert "3 keys occur twice" in page
+
+
+def test_a_failing_cell_publishes_nothing_and_is_repeated_next_time(tmp_path):
+    write = 'step.write("raw", pl.DataFrame({"x": [1, 2]}))\nstep.record(rows=2)'
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "code": [write]})
+    assert run_project(root)["status"] == "succeeded"
+    write_notebook(
+        root, "1_in", write.replace("[1, 2]", "[3]"), "depth = 0\n1 / depth", "print('not reached')"
+    )
+    record = run_project(root)
+    step = step_of(record, "1_in")
+    assert (record["status"], step["status"], step["writes"]) == ("failed", "failed", {})
+    assert (step["error"]["name"], step["error"]["cell"], step["error"]["execution_count"]) == (
+        "ZeroDivisionError",
+        4,
+        4,
+    )
+    assert "1 / depth" in step["error"]["traceback"] and step["metrics"] == {"rows": 2}
+    assert Project(root).store.read("raw").collect()["x"].to_list() == [1, 2]
+    executed = json.loads((root / "runs" / record["run"] / "1_in.ipynb").read_text())
+    assert executed["metadata"]["mlworkbench"]["status"] == "failed"
+    assert [c["metadata"]["papermill"]["status"] for c in executed["cells"]][-2:] == ["failed", "pending"]
+    assert reasons(root) == {"1_in": "its code has changed"}
+
+
+def test_a_retry_starts_afresh(tmp_path):
+    flaky = (
+        'step.artifact("note.txt").open("a").write("x")\n'
+        'tried = os.path.exists("tried")\nopen("tried", "w").close()\n'
+        'step.write("raw", pl.DataFrame({"x": [1]}), mode="append")\nstep.record(**{"again" if tried else "first": 1})\n'
+        'assert tried, "not yet"'
+    )
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "retries": 1, "code": [flaky]})
+    record = run_project(root)
+    step = step_of(record, "1_in")
+    assert (step["status"], step["attempts"], step["metrics"]) == ("succeeded", 2, {"again": 1})
+    assert step["reason"] == "Attempt 1 of 2 ended with AssertionError: not yet"
+    assert (root / "runs" / record["run"] / "artifacts" / "1_in" / "note.txt").read_text() == "x"
+    assert Project(root).store.read("raw").collect().height == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {"rwos": 1}}, "Did you mean 'rows'"),
+        ({"reads": ["rwa"]}, "Did you mean 'raw'"),
+        ({"notebook": "2_lok.ipynb"}, "unknown key|Did you mean|there is no notebook"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_starts(tmp_path, change, message):
+    step = {"name": "2_look", "params_cell": "rows = 1", "reads": ["raw"], "code": ["1"]}
+    change = dict(change)
+    notebook = change.pop("notebook", None)
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "code": ["1"]}, step | change)
+    if notebook:
+        text = (root / "workbench.toml").read_text()
+        (root / "workbench.toml").write_text(text.replace("2_look.ipynb", notebook))
+    with pytest.raises(ConfigError, match=message):
+        run_project(root)
+    code, answer, err = call(root, "run")
+    assert code == 2 and "error" in answer and "Traceback" not in err
+    assert call(root, "check")[:2][0] == 2 and not (root / "runs").exists()
+
+
+def test_a_kernel_named_python3_that_leads_elsewhere_is_not_used(tmp_path):
+    spec = tmp_path / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    wrong = {"argv": ["/bin/false", "{connection_file}"], "display_name": "elsewhere", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(wrong))
+    root = write_project(tmp_path / "p", {"name": "1_look", "head": PLAIN, "code": ["print(sys.executable)"]})
+    code, record, err = call(root, "run", env={**os.environ, "JUPYTER_PATH": str(tmp_path)})
+    assert code == 0, (record, err)
+    assert sys.executable in (root / "runs" / record["run"] / "1_look.ipynb").read_text()
+
+
+def test_summary_on_the_terminal_names_the_gallery_and_no_traceback(tmp_path):
+    root = write_project(tmp_path, {"name": "1_bad", "head": PLAIN, "code": ['raise ValueError("no rows")']})
+    done = subprocess.run(command("run", "--project", root), capture_output=True, text=True)
+    assert done.returncode == 1 and "1_bad: In [3]: ValueError: no rows" in done.stdout
+    assert f"Reports: {(root / 'runs/index.html').as_uri()}" in done.stdout
+    assert "1_bad  running" in done.stderr and "Traceback" not in done.stdout + done.stderr
+    again = subprocess.run(command("report", "--project", root), capture_output=True, text=True, check=True)
+    assert "Wrote 1 pages" in again.stdout
+    shown = subprocess.run(command("status", "--project", root), capture_output=True, text=True, check=True)
+    assert "ValueError: no rows" in shown.stdout and HANDLE not in shown.stdout
