@@ -21,7 +21,7 @@ def group_metrics(
     score,  # probabilities
     threshold: float = 0.5,  # flagged from here on
     level: float = 0.95,  # coverage of the intervals
-) -> dict:  # rows, positives, rate, mean_score, roc_auc, brier, precision, recall, flagged; `_low`, `_high` of most
+) -> dict:  # rows, positives, flagged, mean_score, brier; rate, precision, recall, roc_auc with _low, _high
     "Metrics of one group of rows with intervals; None where they are not defined."
     y, score = as_scored(y, score)
     counts = threshold_metrics(y, score, threshold)
@@ -31,13 +31,25 @@ def group_metrics(
         "precision": (counts["tp"], counts["tp"] + counts["fp"]),
         "recall": (counts["tp"], counts["tp"] + counts["fn"]),
     }
-    row = {"rows": y.size, "positives": int(y.sum()), "mean_score": float(score.mean()), "flagged": counts["flagged"]}
+    row = {
+        "rows": y.size,
+        "positives": int(y.sum()),
+        "mean_score": float(score.mean()),
+        "flagged": counts["flagged"],
+    }
     for name, (hits, rows) in shares.items():
         low, high = wilson_interval(hits, rows, level) if rows else (None, None)
         row |= {name: hits / rows if rows else None, f"{name}_low": low, f"{name}_high": high}
-    row |= {"roc_auc": ranked.get("value"), "roc_auc_low": ranked.get("low"), "roc_auc_high": ranked.get("high")}
+    row |= {
+        "roc_auc": ranked.get("value"),
+        "roc_auc_low": ranked.get("low"),
+        "roc_auc_high": ranked.get("high"),
+    }
     row |= {"roc_auc_error": ranked.get("standard_error"), "brier": brier(y, score)}
-    return {name: value if value is None or name in ("rows", "positives") else float(value) for name, value in row.items()}
+    return {
+        name: value if value is None or name in ("rows", "positives") else float(value)
+        for name, value in row.items()
+    }
 
 # %% ../../nbs/50_evaluate/03_slices.ipynb #47202c99
 def slice_metrics(
@@ -47,15 +59,20 @@ def slice_metrics(
     score: str = "score",  # column of probabilities
     threshold: float = 0.5,  # flagged from here on
     level: float = 0.95,  # coverage of the intervals
-) -> pl.DataFrame:  # column, level, share of the rows, and `group_metrics`; the first row is column "" level "all"
-    "Metrics by the levels of each column, levels sorted. Raises `DataError` for an unknown column or over 1,000 levels."
+) -> pl.DataFrame:  # column, level, share of rows and `group_metrics`; first row: column "", level "all"
+    "Metrics by sorted levels of each column. Raises `DataError` for an unknown column or over 1,000 levels."
     known = frame.lazy().collect_schema().names()
     for name in (*by, target, score):
         if name not in known:
-            raise DataError(f"no column {name!r}", accepted=", ".join(known), do=nearest(name, known), column=name)
+            raise DataError(
+                f"no column {name!r}", accepted=", ".join(known), do=nearest(name, known), column=name
+            )
     frame = frame.lazy().select({*by, target, score}).collect()
     as_scored(frame[target], frame[score])  # broken rows are an error before they hide in a slice
-    rows = [{"column": "", "level": "all", "share": 1.0} | group_metrics(frame[target], frame[score], threshold, level)]
+    rows = [
+        {"column": "", "level": "all", "share": 1.0}
+        | group_metrics(frame[target], frame[score], threshold, level)
+    ]
     for column in by:
         for value, part in _levels(frame, column):
             metrics = group_metrics(part[target], part[score], threshold, level)
@@ -63,12 +80,16 @@ def slice_metrics(
     table = pl.DataFrame(rows, infer_schema_length=None)
     return table.cast({pl.Null: pl.Float64})  # where a metric was defined for no group
 
-
+# %% ../../nbs/50_evaluate/03_slices.ipynb #5615572a
 def _levels(frame, column, most=1000):
     "Level as text and its rows, in the column's own order."
-    groups = frame.sort(column, nulls_last=True, maintain_order=True).partition_by(column, maintain_order=True)
+    groups = frame.sort(column, nulls_last=True, maintain_order=True).partition_by(
+        column, maintain_order=True
+    )
     if len(groups) > most:
-        raise DataError(f"column {column!r} has {len(groups)} levels", accepted=f"at most {most}", do="Bucket it first")
+        raise DataError(
+            f"column {column!r} has {len(groups)} levels", accepted=f"at most {most}", do="Bucket it first"
+        )
     for part in groups:
         value = part[column].cast(pl.String, strict=False)[0]
         yield "(null)" if value is None else value, part

@@ -34,17 +34,21 @@ def predict_batches(
     batch_rows: int = 100_000,  # rows in memory at once
     at: datetime | None = None,  # the time to write down; now where left out
 ) -> "BatchPredictions":  # iterate over it once; then `rows` and `findings` are known
-    "Predictions, batch by batch in the order of the rows. Raises `DataError` for a missing or wrong column at once."
+    "Predictions, batch by batch in the order of the rows. A missing or wrong column is `DataError` at once."
     if batch_rows < 1:
         raise ConfigError(f"batch_rows={batch_rows}", accepted="1 or more")
     frame, known = frame.lazy(), frame.lazy().collect_schema()
     for name in (*keys, *bundle.features.inputs):
         if name not in known:
-            raise DataError(f"column '{name}' is missing", accepted=", ".join(known), do=nearest(name, known), column=name)
+            raise DataError(
+                f"column '{name}' is missing", accepted=", ".join(known), do=nearest(name, known), column=name
+            )
     taken = sorted({*keys} & {*PREDICTION_COLUMNS})
     if taken:
         raise DataError(f"key '{taken[0]}' is a column of predictions", do="Rename it first", column=taken[0])
-    bundle.features.transform(frame.head(0))  # a column of another type than in training is an error before any work
+    bundle.features.transform(
+        frame.head(0)
+    )  # a column of another type than in training is an error before any work
     needed = list(dict.fromkeys((*keys, *bundle.features.inputs)))
     return BatchPredictions(bundle, frame.select(needed), list(keys), batch_rows, at or datetime.now(UTC))
 
@@ -57,7 +61,7 @@ class BatchPredictions:
         self.rows, self.null_scores, self.unknown = 0, 0, {}
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        "One pass over the rows; a frame without rows gives one empty batch, so that the table gets its columns."
+        "One pass over the rows; a frame without rows gives one empty batch, so the table gets its columns."
         self.rows, self.null_scores, self.unknown = 0, 0, {}
         for batch in self.frame.collect_batches(chunk_size=self.batch_rows, maintain_order=True, lazy=True):
             if batch.height:
@@ -67,40 +71,50 @@ class BatchPredictions:
             yield pl.DataFrame(schema={**schema, **PREDICTION_COLUMNS})
 
     def _predict(self, batch):
-        score = np.asarray(self.bundle.predict(batch), dtype=np.float64)
-        columns = {
-            "score": pl.Series(np.where(np.isfinite(score), score, np.nan)).fill_nan(None),
-            "model": pl.lit(self.bundle.name),
-            "bundle_version": pl.lit(self.bundle.hash),
-            "feature_hash": pl.lit(self.bundle.features.hash),
-            "predicted_at": pl.lit(self.at).cast(PREDICTION_COLUMNS["predicted_at"]),
-        }
-        made = batch.select(self.keys).with_columns(**columns)
-        made = made.with_columns(decision=pl.col("score") >= self.bundle.threshold)
+        made = _prediction_frame(self.bundle, batch, self.keys, self.at)
         self._remember(batch, made["score"].null_count())
-        return made.select(*self.keys, *PREDICTION_COLUMNS)
+        return made
 
     def _remember(self, batch, null_scores):
         self.rows += batch.height
         self.null_scores += null_scores
         for row in self.bundle.features.unknown_share(batch).iter_rows(named=True):
             evidence = json.loads(row["evidence"])
-            first = self.unknown.setdefault(row["subject"], row | {"rows": 0, "examples": evidence["examples"]})
+            first = self.unknown.setdefault(
+                row["subject"], row | {"rows": 0, "examples": evidence["examples"]}
+            )
             first["rows"] += evidence["rows"]
 
     @property
     def findings(self) -> pl.DataFrame:
         "Unknown categories and rows without a score, over all batches so far."
-        found = []
-        if self.null_scores:
-            message = f"{self.null_scores:,} of {self.rows:,} rows have no score"
-            share = self.null_scores / self.rows
-            found.append(finding("null_score", self.bundle.name, "fail", message, share, 0, rows=self.null_scores))
-        for feature, row in self.unknown.items():
-            share, limit = row["rows"] / self.rows, row["limit"]
-            found.append(finding(
-                "unknown_share", f"{self.bundle.name}.{feature}", "warn" if share > limit else "info",
-                f"{share:.1%} of {self.rows:,} rows have a value for {feature} that training did not know",
-                share, limit, rows=row["rows"], examples=row["examples"],
-            ))  # fmt: skip
-        return make_findings(found)
+        return _batch_findings(self.bundle.name, self.rows, self.null_scores, self.unknown)
+
+# %% ../../nbs/65_serve/00_batch.ipynb #89db9ac9
+def _prediction_frame(bundle, batch, keys, at):
+    score = np.asarray(bundle.predict(batch), dtype=np.float64)
+    columns = {
+        "score": pl.Series(np.where(np.isfinite(score), score, np.nan)).fill_nan(None),
+        "model": pl.lit(bundle.name),
+        "bundle_version": pl.lit(bundle.hash),
+        "feature_hash": pl.lit(bundle.features.hash),
+        "predicted_at": pl.lit(at).cast(PREDICTION_COLUMNS["predicted_at"]),
+    }
+    made = batch.select(keys).with_columns(**columns)
+    return made.with_columns(decision=pl.col("score") >= bundle.threshold).select(*keys, *PREDICTION_COLUMNS)
+
+
+def _batch_findings(model, rows, null_scores, unknown):
+    found = []
+    if null_scores:
+        message = f"{null_scores:,} of {rows:,} rows have no score"
+        found.append(finding("null_score", model, "fail", message, null_scores / rows, 0, rows=null_scores))
+    for feature, row in unknown.items():
+        share, limit = row["rows"] / rows, row["limit"]
+        severity = "warn" if share > limit else "info"
+        message = f"{share:.1%} of {rows:,} rows have a value for {feature} that training did not know"
+        evidence = {"rows": row["rows"], "examples": row["examples"]}
+        found.append(
+            finding("unknown_share", f"{model}.{feature}", severity, message, share, limit, **evidence)
+        )
+    return make_findings(found)
