@@ -20,17 +20,20 @@ def as_of(
     on: str,  # the moment in `left`: Date, Datetime or integer
     right_on: str = "",  # the time in `right`; as `on` where empty
     by: str | list[str] | dict[str, str] = (),  # keys that must be equal; {left: right} where names differ
-    tolerance: str | timedelta | int | None = None,  # how much older than the moment a row's time may be, e.g. "6h"
+    tolerance: str
+    | timedelta
+    | int
+    | None = None,  # how much older than the moment a row's time may be, e.g. "6h"
     columns: list[str] | None = None,  # columns to take; all but keys and time where None
     available_after: str | timedelta | int | None = None,  # delay from a row's time to its being known
     available_at: str = "",  # column of `right` that says when its row became known
     exact: bool = False,  # also take what becomes available at the very moment
     prefix: str = "",  # in front of the names of the columns taken
 ) -> pl.DataFrame | pl.LazyFrame:  # the kind of `left`; its rows in their order, and the columns of `right`
-    """The newest row of `right` known before each row of `left`. Neither has to be sorted; `right` is collected.
+    """The newest row of `right` known before each row of `left`. Neither needs sorting; `right` is collected.
 
-    Raises `DataError` for a missing column, types or time zones that differ, two rows of `right` with the same keys and
-    time, and a row that was not available at its moment.
+    Raises `DataError` for a missing column, types or time zones that differ, two rows of `right` with equal
+    keys and time, and a row that was not available at its moment.
     """
     by = {by: by} if isinstance(by, str) else by if isinstance(by, dict) else {key: key for key in by}
     schemas, right_on = (left.collect_schema(), right.collect_schema()), right_on or on
@@ -39,15 +42,23 @@ def as_of(
     known = _known(right, by, right_on, taken, available_at, _duration(available_after, unit), unit)
     lf = left.lazy().with_row_index("as_of:row").with_columns(_moment(on, unit).alias("as_of:moment"))
     lf = lf.sort("as_of:moment").join_asof(
-        known, left_on="as_of:moment", right_on="as_of:from", by_left=list(by) or None,
-        by_right=[f"as_of:key:{key}" for key in by] or None, strategy="backward",
-        allow_exact_matches=exact, check_sortedness=False, coalesce=False,
+        known,
+        left_on="as_of:moment",
+        right_on="as_of:from",
+        by_left=list(by) or None,
+        by_right=[f"as_of:key:{key}" for key in by] or None,
+        strategy="backward",
+        allow_exact_matches=exact,
+        check_sortedness=False,
+        coalesce=False,
     )
     if tolerance is not None:
         fresh = pl.col("as_of:moment") - pl.col("as_of:time") <= _duration(tolerance, unit)
         lf = lf.with_columns(pl.when(fresh).then(pl.col(c)).alias(c) for c in [*taken.values(), "as_of:time"])
     lf = lf.sort("as_of:row").map_batches(  # the check needs columns that nobody asks for
-        lambda joined: _refuse_future(joined, on, exact), projection_pushdown=False, predicate_pushdown=False,
+        lambda joined: _refuse_future(joined, on, exact),
+        projection_pushdown=False,
+        predicate_pushdown=False,
         slice_pushdown=False,
     )
     lf = lf.select(*schemas[0], *taken.values())
@@ -60,10 +71,14 @@ UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"
 def _duration(value, unit):  # of time, or a number where times are integers
     if isinstance(value, str):
         if not (match := re.fullmatch(r"(\d+)([wdhms])", value)):
-            raise ConfigError(f"duration '{value}'", "a whole number and one of w, d, h, m, s, e.g. '6h'; or a timedelta")
+            raise ConfigError(
+                f"duration '{value}'", "a whole number and one of w, d, h, m, s, e.g. '6h'; or a timedelta"
+            )
         value = timedelta(**{UNITS[match[2]]: int(match[1])})
     if value is not None and isinstance(value, timedelta) != (unit is not None):
-        raise ConfigError(f"duration {value!r}", "a timedelta or e.g. '6h' for times, an integer for integers")
+        raise ConfigError(
+            f"duration {value!r}", "a timedelta or e.g. '6h' for times, an integer for integers"
+        )
     if value is not None and value < type(value)():
         raise ConfigError(f"duration {value!r}", "zero or more: less would look into the future")
     return value
@@ -75,8 +90,12 @@ def _check(left, right, by, on, times):  # -> the type that holds all times, Non
             _check_name(name, schema, side)
     for key, other in by.items():
         if left[key] != right[other]:
-            raise DataError(f"key '{key}' is {left[key]} and '{other}' is {right[other]}", "one type for both",
-                            "Cast one of them", column=key)
+            raise DataError(
+                f"key '{key}' is {left[key]} and '{other}' is {right[other]}",
+                "one type for both",
+                "Cast one of them",
+                column=key,
+            )
     for time in times:
         _check_time(on, time, left[on], right[time])
     fine = "ns" in [getattr(dtype, "time_unit", "") for dtype in (left[on], *[right[time] for time in times])]
@@ -86,19 +105,31 @@ def _check(left, right, by, on, times):  # -> the type that holds all times, Non
 
 def _check_name(name, schema, side):
     if name not in schema:
-        raise DataError(f"column '{name}' is missing in the {side} frame", ", ".join(schema), nearest(name, schema),
-                        column=name)
+        raise DataError(
+            f"column '{name}' is missing in the {side} frame",
+            ", ".join(schema),
+            nearest(name, schema),
+            column=name,
+        )
 
 
 def _check_time(on, time, here, there):
     zones = [getattr(dtype, "time_zone", None) for dtype in (here, there)]
     kinds = ["integer" if dtype.is_integer() else str(dtype.base_type()) for dtype in (here, there)]
     if kinds[0] != kinds[1] or kinds[0] not in ("Datetime", "Date", "integer"):
-        raise DataError(f"'{on}' is {here} and '{time}' is {there}", "both Datetime, both Date, or both integers",
-                        "Cast one of them", column=on)
+        raise DataError(
+            f"'{on}' is {here} and '{time}' is {there}",
+            "both Datetime, both Date, or both integers",
+            "Cast one of them",
+            column=on,
+        )
     if zones[0] != zones[1]:
-        raise DataError(f"'{on}' has time zone {zones[0]} and '{time}' has {zones[1]}", "one time zone for both",
-                        "Use dt.convert_time_zone, or dt.replace_time_zone where a column has none", column=on)
+        raise DataError(
+            f"'{on}' has time zone {zones[0]} and '{time}' has {zones[1]}",
+            "one time zone for both",
+            "Use dt.convert_time_zone, or dt.replace_time_zone where a column has none",
+            column=on,
+        )
 
 
 def _taken(left, right, columns, by, right_on, prefix):  # column of right -> its name in the result
@@ -106,8 +137,12 @@ def _taken(left, right, columns, by, right_on, prefix):  # column of right -> it
     for name in wanted:
         _check_name(name, right, "right")
         if prefix + name in left:
-            raise ConfigError(f"column '{prefix + name}' is in both frames", "a name that is new",
-                              "Use prefix=... or list the columns to take", column=name)
+            raise ConfigError(
+                f"column '{prefix + name}' is in both frames",
+                "a name that is new",
+                "Use prefix=... or list the columns to take",
+                column=name,
+            )
     return {name: prefix + name for name in wanted}
 
 # %% ../../nbs/30_features/04_asof.ipynb #aed319d0
@@ -115,14 +150,19 @@ def _moment(column, unit):  # a date is its midnight, so that a delay of hours c
     return pl.col(column).cast(unit or pl.Int64)
 
 
-def _known(right, by, right_on, taken, available_at, delay, unit):  # the right side, in the order it became known
+def _known(
+    right, by, right_on, taken, available_at, delay, unit
+):  # the right side, in the order it became known
     time = _moment(right_on, unit)
     since = time if delay is None else time + delay
     known = _moment(available_at, unit) if available_at else since
     keys = [pl.col(name).alias(f"as_of:key:{key}") for key, name in by.items()]
     rows = right.lazy().select(
-        *keys, *[pl.col(name).alias(new) for name, new in taken.items()],
-        time.alias("as_of:time"), since.alias("as_of:from"), known.alias("as_of:known"),
+        *keys,
+        *[pl.col(name).alias(new) for name, new in taken.items()],
+        time.alias("as_of:time"),
+        since.alias("as_of:from"),
+        known.alias("as_of:known"),
     )
     identity = [f"as_of:key:{key}" for key in by] + ["as_of:time"]
     rows = rows.drop_nulls(identity).sort("as_of:from").collect()
@@ -131,7 +171,9 @@ def _known(right, by, right_on, taken, available_at, delay, unit):  # the right 
         first = dict(zip([*by.values(), right_on], twice.row(0), strict=True))
         raise DataError(
             f"{twice.height} rows of the right frame share their keys and time with another, e.g. {first}",
-            f"one row for each {', '.join(first)}", "Drop or aggregate duplicates first", rows=twice.height,
+            f"one row for each {', '.join(first)}",
+            "Drop or aggregate duplicates first",
+            rows=twice.height,
         )
     return rows.lazy()
 
@@ -145,7 +187,8 @@ def _refuse_future(joined, on, exact):  # the last look at the result: nothing t
         raise DataError(
             f"{leaks.height} of {joined.height} rows would see the future: at {on}={row[on]} the row of "
             f"{row['as_of:time']} was not known before {row['as_of:known']}",
-            "rows available before the moment", "Join on the time a row became known, or give available_after",
+            "rows available before the moment",
+            "Join on the time a row became known, or give available_after",
             rows=leaks.height,
         )
     return joined

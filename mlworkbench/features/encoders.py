@@ -12,7 +12,8 @@ from zlib import crc32
 import polars as pl
 
 from ..core.errors import ConfigError, DataError, nearest
-from .transforms import TARGET, Kind, Transform, any_value, need, only_options, register, tidy
+from .transforms import TARGET, Kind, Transform
+from .transforms import any_value, need, only_options, register, tidy
 
 # %% ../../nbs/30_features/01_encoders.ipynb #3a82fd57
 def category(
@@ -58,11 +59,18 @@ def _category_expression(columns, state):
     return _lookup(columns[0], state["levels"], range(1, len(state["levels"]) + 1), 0, pl.Int32)
 
 
-register("category", Kind(
-    role="key", query=_category_query, state=_category_state, row=_category_row, expression=_category_expression,
-    codes=lambda state: len(state["levels"]) + 1,
-    unknown=lambda columns, s: (_category_expression(columns, s) == 0) & pl.col(columns[0]).is_not_null(),
-))
+register(
+    "category",
+    Kind(
+        role="key",
+        query=_category_query,
+        state=_category_state,
+        row=_category_row,
+        expression=_category_expression,
+        codes=lambda state: len(state["levels"]) + 1,
+        unknown=lambda columns, s: (_category_expression(columns, s) == 0) & pl.col(columns[0]).is_not_null(),
+    ),
+)
 
 # %% ../../nbs/30_features/01_encoders.ipynb #56aa513d
 def target_mean(
@@ -70,13 +78,16 @@ def target_mean(
     prior: float = 20.0,  # how many rows the overall mean weighs
     name: str = "",  # the feature's name; `<keys>_mean` where empty
 ) -> Transform:  # Float64
-    """Mean of the target over rows with the same keys, shrunk towards the overall mean; unseen and null keys get that mean.
+    """Mean of the target over rows with the same keys, shrunk towards the overall mean.
 
-    Source: D. Micci-Barreca, A preprocessing scheme for high-cardinality categorical attributes, SIGKDD 2001 (m-estimate).
+    Unseen and null keys get the overall mean. Source: D. Micci-Barreca, A preprocessing scheme for
+    high-cardinality categorical attributes, SIGKDD Explorations 2001 (m-estimate).
     """
     keys = (keys,) if isinstance(keys, str) else tuple(keys)
     if not keys or not (math.isfinite(prior) and prior >= 0):
-        raise ConfigError(f"target_mean({list(keys)}) with prior={prior}", accepted="one key or more, prior of 0 or more")
+        raise ConfigError(
+            f"target_mean({list(keys)}) with prior={prior}", accepted="one key or more, prior of 0 or more"
+        )
     return Transform("target_mean", keys, name or "_".join((*keys, "mean")), {"prior": float(prior)})
 
 
@@ -91,7 +102,9 @@ def _target_state(frame, transform):
     mean = tidy(math.fsum(frame["total"]) / int(frame["rows"].sum()))
     known = frame.drop_nulls(keys)
     need({"rows": known.height or None}, ", ".join(transform.columns), "a key")
-    means = [(total + prior * mean) / (rows + prior) for total, rows in known.select("total", "rows").iter_rows()]
+    means = [
+        (total + prior * mean) / (rows + prior) for total, rows in known.select("total", "rows").iter_rows()
+    ]
     return {"keys": [known[key].to_list() for key in keys], "means": [tidy(m) for m in means], "mean": mean}
 
 # %% ../../nbs/30_features/01_encoders.ipynb #1c6f2680
@@ -118,8 +131,10 @@ def _target_expression(columns, state):
         return _lookup(columns[0], state["keys"][0], state["means"], state["mean"], pl.Float64)
     levels, numbers = _key_digits(state)
     return _key_number(columns, levels).replace_strict(
-        pl.Series("number", numbers, dtype=pl.Int64), pl.Series("mean", state["means"], dtype=pl.Float64),
-        default=state["mean"], return_dtype=pl.Float64,
+        pl.Series("number", numbers, dtype=pl.Int64),
+        pl.Series("mean", state["means"], dtype=pl.Float64),
+        default=state["mean"],
+        return_dtype=pl.Float64,
     )
 
 
@@ -139,15 +154,26 @@ def key_group(
     "Which of the fitted keys a row has."
     levels, numbers = _key_digits(state)
     return _key_number(columns, levels).replace_strict(
-        pl.Series("number", numbers, dtype=pl.Int64), pl.Series("group", range(len(numbers)), dtype=pl.Int64),
-        default=None, return_dtype=pl.Int64,
+        pl.Series("number", numbers, dtype=pl.Int64),
+        pl.Series("group", range(len(numbers)), dtype=pl.Int64),
+        default=None,
+        return_dtype=pl.Int64,
     )
 
 
-register("target_mean", Kind(
-    role="key", query=_target_query, state=_target_state, row=_target_row, expression=_target_expression,
-    unknown=lambda columns, s: key_group(columns, s).is_null() & pl.all_horizontal(pl.col(columns).is_not_null()),
-))
+register(
+    "target_mean",
+    Kind(
+        role="key",
+        query=_target_query,
+        state=_target_state,
+        row=_target_row,
+        expression=_target_expression,
+        unknown=lambda columns, s: (
+            key_group(columns, s).is_null() & pl.all_horizontal(pl.col(columns).is_not_null())
+        ),
+    ),
+)
 
 # %% ../../nbs/30_features/01_encoders.ipynb #cb712517
 PARTS = {  # name -> (expression, value of a Python date or datetime, needs a clock)
@@ -170,15 +196,20 @@ def date_parts(
     "Calendar parts of a date or time; null stays null."
     for part in parts:
         if part not in PARTS:
-            raise ConfigError(f"date part '{part}'", accepted=", ".join(PARTS), do=nearest(part, PARTS), part=part)
+            raise ConfigError(
+                f"date part '{part}'", accepted=", ".join(PARTS), do=nearest(part, PARTS), part=part
+            )
     return [Transform("date_part", (column,), f"{column}_{part}", {"part": part}) for part in parts]
 
 
 def _part_query(lf, transform):
     column, (_, _, clock) = transform.columns[0], PARTS[transform.options["part"]]
     if clock and lf.collect_schema()[column] == pl.Date:
-        raise DataError(f"column '{column}' is a Date and has no {transform.options['part']}",
-                        accepted="a Datetime column", column=column)
+        raise DataError(
+            f"column '{column}' is a Date and has no {transform.options['part']}",
+            accepted="a Datetime column",
+            column=column,
+        )
     return any_value(lf, transform)
 
 
@@ -187,11 +218,16 @@ def _part_row(columns, state):
     return lambda values: None if (time := values[column]) is None else value(time)
 
 
-register("date_part", Kind(
-    role="time", query=_part_query, row=_part_row,
-    state=only_options,
-    expression=lambda columns, s: PARTS[s["part"]][0](pl.col(columns[0])).cast(pl.Int32),
-))
+register(
+    "date_part",
+    Kind(
+        role="time",
+        query=_part_query,
+        row=_part_row,
+        state=only_options,
+        expression=lambda columns, s: PARTS[s["part"]][0](pl.col(columns[0])).cast(pl.Int32),
+    ),
+)
 
 # %% ../../nbs/30_features/01_encoders.ipynb #5461d0ff
 def text_hash(
@@ -199,7 +235,7 @@ def text_hash(
     buckets: int = 256,  # how many codes the texts share
     name: str = "",  # the feature's name; `<column>_hash` where empty
 ) -> Transform:  # Int32, from 1 to `buckets`; 0 for null
-    "Code of a text: CRC-32 of its UTF-8 bytes modulo the number of buckets, plus 1. Different texts may share a code."
+    "CRC-32 of the text's UTF-8 bytes modulo the number of buckets, plus 1. Different texts may share a code."
     if buckets < 1:
         raise ConfigError(f"text_hash('{column}') with buckets={buckets}", accepted="1 or more")
     return Transform("text_hash", (column,), name or f"{column}_hash", {"buckets": buckets})
@@ -222,8 +258,14 @@ def _hash_row(columns, state):
     return lambda values: 0 if (text := values[column]) is None else crc32(text.encode()) % buckets + 1
 
 
-register("text_hash", Kind(
-    role="text", query=any_value, expression=_hash_expression, row=_hash_row,
-    state=only_options,
-    codes=lambda state: state["buckets"] + 1,
-))
+register(
+    "text_hash",
+    Kind(
+        role="text",
+        query=any_value,
+        expression=_hash_expression,
+        row=_hash_row,
+        state=only_options,
+        codes=lambda state: state["buckets"] + 1,
+    ),
+)

@@ -65,7 +65,9 @@ def check_column(
 ) -> None:
     "Raise `DataError` with the nearest name where a column is missing."
     if column not in known:
-        raise DataError(f"{what} '{column}' is missing", ", ".join(known), nearest(column, known), column=column)
+        raise DataError(
+            f"{what} '{column}' is missing", ", ".join(known), nearest(column, known), column=column
+        )
 
 
 def check_inputs(
@@ -78,13 +80,20 @@ def check_inputs(
         family = family_of(schema[column])
         accepted = {"null", wanted.family} | (set(ROLES["number"]) if wanted.family == "number" else set())
         if family not in accepted:
-            raise DataError(f"column '{column}' is {schema[column]}",
-                            f"{wanted.family}, as in training ({wanted.dtype})", "Cast it", column=column)
+            raise DataError(
+                f"column '{column}' is {schema[column]}",
+                f"{wanted.family}, as in training ({wanted.dtype})",
+                "Cast it",
+                column=column,
+            )
         zone = getattr(schema[column], "time_zone", None) or ""
         if family == "datetime" and bool(zone) != bool(wanted.zone):
-            raise DataError(f"column '{column}' has time zone '{zone}'",
-                            f"'{wanted.zone}', as in training ('' is none)",
-                            "Use dt.replace_time_zone to say which zone the times are in", column=column)
+            raise DataError(
+                f"column '{column}' has time zone '{zone}'",
+                f"'{wanted.zone}', as in training ('' is none)",
+                "Use dt.replace_time_zone to say which zone the times are in",
+                column=column,
+            )
 
 
 def read_expression(
@@ -97,7 +106,13 @@ def read_expression(
         return value.cast(pl.Float64).cast(pl.Float32).cast(pl.Float64)
     if wanted.family == "datetime":  # the same moment, in the zone of training
         return value.cast(pl.Datetime("us", wanted.zone or None))
-    dtypes = {"text": pl.String, "integer": pl.Int64, "boolean": pl.Boolean, "date": pl.Date, "number": pl.Float64}
+    dtypes = {
+        "text": pl.String,
+        "integer": pl.Int64,
+        "boolean": pl.Boolean,
+        "date": pl.Date,
+        "number": pl.Float64,
+    }
     return value.cast(dtypes[wanted.family])
 
 # %% ../../nbs/30_features/02_inputs.ipynb #2f42b943
@@ -155,8 +170,13 @@ def _datetime_reader(zone_name):
     return read
 
 
-READERS = {"number": _read_number, "integer": _read_integer, "boolean": _read_boolean, "text": _read_text,
-           "date": _read_date}
+READERS = {
+    "number": _read_number,
+    "integer": _read_integer,
+    "boolean": _read_boolean,
+    "text": _read_text,
+    "date": _read_date,
+}
 
 
 def value_reader(
