@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.errors import DataError
 from .base import Model, code_matrix, feature_matrix, known_codes, row_values
 
 # %% ../../nbs/40_models/02_linear.ipynb #d20eb797
@@ -19,17 +20,26 @@ def standardise(
     deviation: list[float],  # a number a column
 ) -> np.ndarray:  # (rows, columns), 0 where missing
     "Subtract the mean, divide by the standard deviation, and put the mean where a value is missing."
-    return np.nan_to_num((matrix - np.array(mean)) / np.array(deviation), nan=0.0)
+    with np.errstate(over="ignore"):
+        scaled = (matrix - np.array(mean)) / np.array(deviation)
+    return np.nan_to_num(scaled, nan=0.0).clip(-1e9, 1e9)  # whatever arrives, a sum of it stays finite
 
 
 def moments(
     matrix: np.ndarray,  # (rows, columns), NaN where missing
 ) -> tuple[list[float], list[float]]:  # means, standard deviations
-    "Mean and standard deviation of each column; 0 and 1 for an empty column, 1 for a constant one."
+    """Mean and standard deviation of each column; 0 and 1 for an empty column, 1 for a constant one.
+
+    Raises `DataError` where values are too large to square.
+    """
     present = ~np.isnan(matrix)
     rows = np.maximum(present.sum(axis=0), 1)
-    mean = np.where(present, matrix, 0).sum(axis=0) / rows
-    deviation = np.sqrt((np.where(present, matrix - mean, 0) ** 2).sum(axis=0) / rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.where(present, matrix, 0).sum(axis=0) / rows
+        deviation = np.sqrt((np.where(present, matrix - mean, 0) ** 2).sum(axis=0) / rows)
+    if not np.isfinite(deviation).all():
+        raise DataError("a feature has values too large to average", accepted="numbers up to about 1e150",
+                        do="Cut them with clip() in the feature spec")
     deviation[deviation <= np.abs(mean) * 1e-12] = 1
     return mean.tolist(), deviation.tolist()
 

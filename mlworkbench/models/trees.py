@@ -30,7 +30,7 @@ class DecisionTree(Model):
         fitter = DecisionTreeClassifier(
             max_depth=self.max_depth, min_samples_leaf=self.min_samples_leaf, random_state=self.seed
         )
-        tree = fitter.fit(feature_matrix(features, features.columns), target).tree_
+        tree = fitter.fit(_single(feature_matrix(features, features.columns)), target).tree_
         return {
             "names": features.columns,
             "feature": tree.feature.tolist(),
@@ -43,7 +43,7 @@ class DecisionTree(Model):
         }
 
     def _predict(self, features):
-        matrix = feature_matrix(features, self.state["names"]).astype(np.float32)  # what scikit-learn compares
+        matrix = _single(feature_matrix(features, self.state["names"]))
         feature, threshold, left, right, missing_left, probability = (
             np.array(self.state[part]) for part in ("feature", "threshold", "left", "right", "missing_left", "probability")
         )
@@ -56,7 +56,7 @@ class DecisionTree(Model):
 
     def _predict_row(self, row):
         state, node = self.state, 0
-        values = row_values(row, state["names"])[0].astype(np.float32).tolist()
+        values = _single(row_values(row, state["names"]))[0].tolist()
         while state["left"][node] >= 0:
             value = values[state["feature"][node]]
             goes_left = state["missing_left"][node] if isnan(value) else value <= state["threshold"][node]
@@ -70,6 +70,11 @@ class DecisionTree(Model):
         "The upper part of the tree as text: question, rows, share of positives."
         self._need_state()
         return "\n".join(_rules(self.state, 0, "all", depth))
+
+
+def _single(matrix):  # what scikit-learn compares; a number too large for it stays the largest
+    largest = np.finfo(np.float32).max
+    return matrix.clip(-largest, largest).astype(np.float32)
 
 
 def _rules(state, node, question, depth, indent=""):
