@@ -48,7 +48,8 @@ class Spool:
         for name, dtype in frame.schema.items():
             self.schema[name] = common_type(name, self.schema.get(name, pl.Null()), dtype)
         self.rows += frame.height
-        self._waiting.append(frame)
+        if frame.height:
+            self._waiting.append(frame)
         if sum(waiting.height for waiting in self._waiting) >= self.part_rows:
             self._flush()
 

@@ -239,7 +239,7 @@ def _page_frame(columns, rows, places):
 # %% ../../nbs/10_data/03_http.ipynb #a69e7576
 def read_api(
     url: str,
-    rows: str = "",  # where in a page the list of objects is, e.g. "data.items"; empty if the page is the list
+    rows: str = "",  # where in a page the objects are, e.g. "data.items"; empty if the page is the list
     paging: Callable | None = None,  # by_number(...), by_cursor(...), by_link() or a function like them
     params: dict[str, str] | None = None,  # of the first request; a secret is written as "env:NAME"
     headers: dict[str, str] | None = None,  # of every request; a secret is written as "env:NAME"
