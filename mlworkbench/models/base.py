@@ -140,7 +140,8 @@ class Model:
         target = check_target(target, features.height)
         if tune is not None:
             tune = tune[0], check_target(tune[1], tune[0].height)
-        present = {name: codes for name, codes in (categorical or {}).items() if name in features.columns}
+        # in the order that JSON keeps, so that a loaded model reads columns as the fitted one did
+        present = {name: codes for name, codes in sorted((categorical or {}).items()) if name in features.columns}
         self.state = self._fit(features, target, present, tune, progress or (lambda *_: None))
         return self
 
