@@ -60,13 +60,17 @@ def test_logistic_regression_equals_a_scikit_learn_pipeline(fitted):
 
     features, late = example()
     later, _ = example(400, seed=4)
-    # the mean over present values, then a spread that ignores missing ones, then the flag: as models.linear does it
-    numbers = make_pipeline(StandardScaler(), SimpleImputer(strategy="constant", fill_value=0, add_indicator=True))
+    # mean and spread of what is present, then the mean for what is missing, then the flags
+    numbers = make_pipeline(
+        StandardScaler(), SimpleImputer(strategy="constant", fill_value=0, add_indicator=True)
+    )
     codes = OneHotEncoder(categories=[range(size) for size in CODES.values()], sparse_output=False)
     design = ColumnTransformer([("numbers", numbers, [0, 1]), ("codes", codes, [2, 3])])
     peer = make_pipeline(design, Peer(max_iter=5000, tol=1e-12)).fit(features.to_numpy(), late)
     model = fitted["logistic_regression"]
-    assert np.abs(model.predict(later) - peer.predict_proba(later.to_numpy())[:, 1]).max() < 1e-3  # tol 1e-4 apart
+    assert (
+        np.abs(model.predict(later) - peer.predict_proba(later.to_numpy())[:, 1]).max() < 1e-3
+    )  # another tolerance
 
     from mlworkbench.models.base import code_matrix, feature_matrix
     from mlworkbench.models.linear import _design
@@ -89,10 +93,12 @@ def test_decision_tree_equals_scikit_learn_with_missing_values(fitted):
     features, late = example()
     later, _ = example(400, seed=4)
     later = later.with_columns(
-        hour=pl.when(pl.int_range(pl.len()) % 7 == 0).then(None).otherwise("hour"),  # never missing in training
+        hour=pl.when(pl.int_range(pl.len()) % 7 == 0).then(None).otherwise("hour"),  # new
         wind=pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise("wind"),
     )
-    peer = DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=0).fit(features.to_numpy(), late)
+    peer = DecisionTreeClassifier(max_depth=6, min_samples_leaf=20, random_state=0).fit(
+        features.to_numpy(), late
+    )
     expected = peer.predict_proba(later.cast(pl.Float64).to_numpy())[:, 1]
     assert np.array_equal(fitted["decision_tree"].predict(later), expected)
 
@@ -104,7 +110,11 @@ def test_lightgbm_equals_bare_lightgbm_and_its_text_reads_back(fitted, tmp_path)
     later, _ = example(400, seed=4)
     model = fitted["lightgbm"]
     data = lightgbm.Dataset(
-        features.to_numpy(), late, feature_name=features.columns, categorical_feature=[2, 3], params=model.settings
+        features.to_numpy(),
+        late,
+        feature_name=features.columns,
+        categorical_feature=[2, 3],
+        params=model.settings,
     )
     peer = lightgbm.train(model.settings, data)
     assert np.array_equal(model.predict(later), peer.predict(later.to_numpy()))
@@ -120,7 +130,10 @@ def test_neural_network_equals_its_weights_in_numpy(fitted, tmp_path):
     later, _ = example(400, seed=4)
     model = fitted["neural_network"]
     model.save(tmp_path)
-    weights, state = load_file(tmp_path / "model.safetensors"), json.loads((tmp_path / "model.json").read_text())["state"]
+    weights, state = (
+        load_file(tmp_path / "model.safetensors"),
+        json.loads((tmp_path / "model.json").read_text())["state"],
+    )
     matrix = later.select(state["numeric"]).cast(pl.Float64).to_numpy()
     numbers = np.nan_to_num((matrix - state["mean"]) / state["deviation"]).clip(-10, 10)
     vectors = [weights[f"embeddings.{i}.weight"][later[name]] for i, name in enumerate(state["codes"])]
@@ -133,7 +146,9 @@ def test_neural_network_equals_its_weights_in_numpy(fitted, tmp_path):
 
 NUMBER = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.floats(-50, 50))
 CODE = st.one_of(st.none(), st.integers(-3, 12))
-ROW = st.fixed_dictionaries({"hour": st.one_of(st.none(), st.integers(-30, 60)), "wind": NUMBER, "carrier": CODE, "origin": CODE})
+ROW = st.fixed_dictionaries(
+    {"hour": st.one_of(st.none(), st.integers(-30, 60)), "wind": NUMBER, "carrier": CODE, "origin": CODE}
+)
 SCHEMA = {"hour": pl.Int64, "wind": pl.Float64, "carrier": pl.Int32, "origin": pl.Int32}
 
 
