@@ -71,7 +71,7 @@ def _candidates(signatures, split):  # pairs of text numbers in different splits
         found.append(pairs.select("text", "twin"))
     return pl.concat(found).unique()
 
-
+# %% ../../nbs/10_data/07_overlap.ipynb #b149fd45
 def near_duplicates(
     frame: pl.DataFrame | pl.LazyFrame,  # rows with a column of texts
     text: str,  # the column
@@ -89,35 +89,26 @@ def near_duplicates(
             f"threshold {threshold}", "from 0.5, below which banding misses too many pairs, to 1"
         )
     _check_columns(frame.collect_schema(), [text, split])
-    lf = frame.lazy().select(
-        split=pl.col(split), text=pl.col(text).cast(pl.String), normal=_normal_text(text)
-    )
+    lf = frame.lazy().select(split=split, text=pl.col(text).cast(pl.String), normal=_normal_text(text))
     lf = lf.filter(pl.col("normal").str.len_bytes() > 0, pl.col("split").is_not_null())
-    texts = (
-        lf.group_by("split", "normal")
-        .agg(pl.col("text").first(), pl.len().alias("rows"))
-        .sort("split", "normal")
-        .collect()
-    )
-    if texts["split"].n_unique() < 2:
-        texts = texts.clear()
+    texts = lf.group_by("split", "normal").agg(pl.col("text").first(), pl.len().alias("rows"))
+    texts = texts.sort("split", "normal").collect()
+    best = _best_twins(texts if texts["split"].n_unique() > 1 else texts.clear(), threshold, seed)
+    twins = texts[best["twin"]].select(twin_split="split", twin_text="text")
+    found = texts[best["text"]].select("split", "text", "rows")
+    return pl.concat([found, twins, best.select("similarity")], how="horizontal")
+
+
+def _best_twins(texts, threshold, seed):  # text, twin (row numbers) and their similarity
     signatures = _signatures(texts["normal"].to_list(), seed)
     pairs = _candidates(signatures, texts["split"])
-    one, two = pairs["text"].to_numpy(), pairs["twin"].to_numpy()
-    similarity = [
-        (signatures[one[i : i + 100_000]] == signatures[two[i : i + 100_000]]).mean(1)
-        for i in range(0, len(one), 100_000)
-    ]
-    pairs = pairs.with_columns(similarity=np.concatenate([np.zeros(0), *similarity]))
-    best = pairs.filter(pl.col("similarity") >= threshold).sort(
-        "similarity", "twin", descending=[True, False]
-    )
-    best = best.unique("text", keep="first").sort("text")
-    twins = texts[best["twin"]].select(twin_split="split", twin_text="text")
-    return pl.concat(
-        [texts[best["text"]].select("split", "text", "rows"), twins, best.select("similarity")],
-        how="horizontal",
-    )
+    similarity = np.zeros(pairs.height)
+    for begin in range(0, pairs.height, 100_000):
+        one, two = (pairs[name][begin : begin + 100_000].to_numpy() for name in ("text", "twin"))
+        similarity[begin : begin + 100_000] = (signatures[one] == signatures[two]).mean(1)
+    pairs = pairs.with_columns(similarity=similarity).filter(pl.col("similarity") >= threshold)
+    best = pairs.sort("similarity", "twin", descending=[True, False])
+    return best.unique("text", keep="first").sort("text")
 
 # %% ../../nbs/10_data/07_overlap.ipynb #e46d2d19
 def check_splits(
@@ -181,7 +172,7 @@ def _normal_value(name, dtype):  # what two near copies of a row have in common
         return _normal_text(name).alias(name)
     return pl.col(name).round_sig_figs(4) if dtype.is_float() else pl.col(name)
 
-
+# %% ../../nbs/10_data/07_overlap.ipynb #cd66185f
 def _copies(lf, split):  # rows whose content is in another split too
     content = lf.group_by(pl.exclude(split)).agg(
         pl.len().alias("copy:rows"), pl.col(split).n_unique().alias("copy:splits")
@@ -208,7 +199,7 @@ def _copy_findings(lf, names, split, rows, limit):
             )
     return found
 
-
+# %% ../../nbs/10_data/07_overlap.ipynb #6869bd56
 def _time_findings(lf, on, split):
     spans = lf.group_by(split).agg(pl.col(on).min().alias("first"), pl.col(on).max().alias("last"))
     spans = spans.drop_nulls().sort("first", "last").collect().rows()

@@ -46,7 +46,7 @@ def _column_bits(series):  # the same for a value in a wider type of its kind
         pl.Series([None if value is None else repr(value) for value in series], dtype=pl.String)
     )
 
-
+# %% ../../nbs/10_data/06_splits.ipynb #9301ceaa
 def row_hash(
     columns: list[str],  # what the row is told by
     seed: int = 0,  # another seed, another hash

@@ -41,17 +41,7 @@ def as_of(
     taken = _taken(*schemas, columns, by, right_on, prefix)
     known = _known(right, by, right_on, taken, available_at, _duration(available_after, unit), unit)
     lf = left.lazy().with_row_index("as_of:row").with_columns(_moment(on, unit).alias("as_of:moment"))
-    lf = lf.sort("as_of:moment").join_asof(
-        known,
-        left_on="as_of:moment",
-        right_on="as_of:from",
-        by_left=list(by) or None,
-        by_right=[f"as_of:key:{key}" for key in by] or None,
-        strategy="backward",
-        allow_exact_matches=exact,
-        check_sortedness=False,
-        coalesce=False,
-    )
+    lf = _newest(lf, known, list(by), exact)
     if tolerance is not None:
         fresh = pl.col("as_of:moment") - pl.col("as_of:time") <= _duration(tolerance, unit)
         lf = lf.with_columns(pl.when(fresh).then(pl.col(c)).alias(c) for c in [*taken.values(), "as_of:time"])
@@ -102,7 +92,7 @@ def _check(left, right, by, on, times):  # -> the type that holds all times, Non
     zone = getattr(left[on], "time_zone", None)
     return None if left[on].is_integer() else pl.Datetime("ns" if fine else "us", zone)
 
-
+# %% ../../nbs/30_features/04_asof.ipynb #aed319d0
 def _check_name(name, schema, side):
     if name not in schema:
         raise DataError(
@@ -131,7 +121,7 @@ def _check_time(on, time, here, there):
             column=on,
         )
 
-
+# %% ../../nbs/30_features/04_asof.ipynb #40401033
 def _taken(left, right, columns, by, right_on, prefix):  # column of right -> its name in the result
     wanted = [c for c in right if c not in (*by.values(), right_on)] if columns is None else list(columns)
     for name in wanted:
@@ -145,7 +135,7 @@ def _taken(left, right, columns, by, right_on, prefix):  # column of right -> it
             )
     return {name: prefix + name for name in wanted}
 
-# %% ../../nbs/30_features/04_asof.ipynb #aed319d0
+# %% ../../nbs/30_features/04_asof.ipynb #7e906064
 def _moment(column, unit):  # a date is its midnight, so that a delay of hours counts
     return pl.col(column).cast(unit or pl.Int64)
 
@@ -176,6 +166,22 @@ def _known(
             rows=twice.height,
         )
     return rows.lazy()
+
+# %% ../../nbs/30_features/04_asof.ipynb #b5e98aa1
+def _newest(
+    lf, known, keys, exact
+):  # joined; both sides sorted here, as an unsorted one gives wrong rows silently
+    return lf.sort("as_of:moment").join_asof(
+        known,
+        left_on="as_of:moment",
+        right_on="as_of:from",
+        by_left=keys or None,
+        by_right=[f"as_of:key:{key}" for key in keys] or None,
+        strategy="backward",
+        allow_exact_matches=exact,
+        check_sortedness=False,
+        coalesce=False,
+    )
 
 
 def _refuse_future(joined, on, exact):  # the last look at the result: nothing that was not yet known

@@ -54,7 +54,7 @@ def _category_row(columns, state):
     (column,), codes = columns, {level: code for code, level in enumerate(state["levels"], 1)}
     return lambda values: codes.get(values[column], 0)
 
-
+# %% ../../nbs/30_features/01_encoders.ipynb #b97ffbdd
 def _category_expression(columns, state):
     return _lookup(columns[0], state["levels"], range(1, len(state["levels"]) + 1), 0, pl.Int32)
 
@@ -146,7 +146,7 @@ def _target_row(columns, state):
     means = dict(zip(zip(*state["keys"], strict=True), state["means"], strict=True))
     return lambda values: means.get(tuple([values[column] for column in columns]), mean)
 
-
+# %% ../../nbs/30_features/01_encoders.ipynb #3deea1c5
 def key_group(
     columns: tuple[str, ...],  # of a target mean
     state: dict,  # its state
@@ -212,7 +212,7 @@ def _part_query(lf, transform):
         )
     return any_value(lf, transform)
 
-
+# %% ../../nbs/30_features/01_encoders.ipynb #ec7d346e
 def _part_row(columns, state):
     (column,), (_, value, _) = columns, PARTS[state["part"]]
     return lambda values: None if (time := values[column]) is None else value(time)

@@ -95,7 +95,7 @@ def check_inputs(
                 column=column,
             )
 
-
+# %% ../../nbs/30_features/02_inputs.ipynb #64f18c8b
 def read_expression(
     column: str,  # its name
     wanted: Input,  # what it was in training

@@ -240,7 +240,7 @@ def _row_error(inputs, row):
                 column=column,
             )
 
-
+# %% ../../nbs/30_features/03_spec.ipynb #fba297c7
 def _from_json(text):
     try:
         document = json.loads(text)

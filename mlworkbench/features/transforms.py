@@ -50,7 +50,7 @@ ROLES = {  # role -> the families of columns it accepts
     "any": ("number", "text", "integer", "boolean", "date", "datetime"),
 }
 
-
+# %% ../../nbs/30_features/00_transforms.ipynb #71a5751d
 def register(
     name: str,  # what `Transform.kind` says
     kind: Kind,  # its functions
@@ -120,7 +120,7 @@ def _scale_row(columns, state):
     (column,), mean, factor = columns, state["mean"], state["factor"]
     return lambda values: None if (x := values[column]) is None else (x - mean) * factor
 
-
+# %% ../../nbs/30_features/00_transforms.ipynb #77d657bb
 register(
     "scale",
     Kind(
@@ -173,7 +173,7 @@ def _clip_row(columns, state):
 
     return clipped
 
-
+# %% ../../nbs/30_features/00_transforms.ipynb #40874e08
 register(
     "clip",
     Kind(
