@@ -172,7 +172,12 @@ class TextTypes:
         "Count one batch of text columns, where null is missing."
         for name in self.filled:
             texts = frame[name].drop_nulls().str.strip_chars()
-            live = [n for n, count in enumerate(self.counts[name]) if count or not self.filled[name]]
+            counts = self.counts[name]
+            live = [
+                n
+                for n, count in enumerate(counts)
+                if count or not self.filled[name] or (n > 3 and any(counts[4:]))
+            ]
             self.filled[name] += len(texts)
             for number in live if len(texts) else []:
                 self._count(name, number, texts)

@@ -1,0 +1,68 @@
+"""Fixtures that need something outside Python. Where CI is set, a missing one is a failure and not a skip."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+
+
+def missing(what):
+    "Skip the test, or fail it where CI is set."
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Headless Chromium, with a fresh profile."
+    found = shutil.which("chromium") or shutil.which("google-chrome") or missing("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS.split())
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    "A PostgreSQL server of our own on loopback, with a password; it is stopped and removed after the tests."
+    found = [
+        shutil.which("pg_ctl"),
+        *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")), reverse=True),
+    ]
+    if shutil.which("pg_config"):
+        found.append(subprocess.check_output(["pg_config", "--bindir"], text=True).strip() + "/pg_ctl")
+    control = next((path for path in found if path and Path(path).exists()), None) or missing("postgresql")
+    # PostgreSQL refuses to run as root
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as folder, socket.socket() as free:
+        if user:
+            shutil.chown(folder, "postgres", "postgres")
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        password = Path(folder) / "password"
+        password.write_text("p@ss-sesame")
+        password.chmod(0o644)
+
+        def run(*command):
+            subprocess.run([*user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+        initdb = str(Path(control).with_name("initdb"))
+        login = ["-U", "tester", "-A", "scram-sha-256", f"--pwfile={password}"]
+        run(initdb, "-D", f"{folder}/data", "-N", "-E", "UTF8", *login)
+        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c timezone=Europe/Berlin"
+        run(control, "-D", f"{folder}/data", "-w", "-o", options, "-l", f"{folder}/log", "start")
+        try:
+            yield f"postgresql://tester:p%40ss-sesame@127.0.0.1:{port}/postgres"
+        finally:
+            run(control, "-D", f"{folder}/data", "-m", "immediate", "stop")
