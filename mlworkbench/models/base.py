@@ -33,8 +33,9 @@ def feature_matrix(
                             do="Code it in the feature spec, e.g. with category()", column=name)
     if not names:
         return np.empty((features.height, 0))
-    matrix = np.ascontiguousarray(features.select(pl.col(names).cast(pl.Float64)).to_numpy())
-    return np.where(np.isfinite(matrix), matrix, np.nan)
+    matrix = np.array(features.select(pl.col(names).cast(pl.Float64)).to_numpy(), order="C")
+    matrix[np.isinf(matrix)] = np.nan
+    return matrix
 
 
 def check_columns(

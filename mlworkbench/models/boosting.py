@@ -26,7 +26,7 @@ class LightGBM(Model):
     early_stopping_round: int = 50  # rounds without a better score on the tuning rows
     metric: str = "auc"  # the score on the tuning rows: auc, binary_logloss or average_precision
     learning_rate: float = 0.05
-    num_leaves: int = 63
+    num_leaves: int = 31
     max_depth: int = -1
     min_data_in_leaf: int = 100
     feature_fraction: float = 0.8
