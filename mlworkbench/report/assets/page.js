@@ -33,6 +33,7 @@ async function draw(figure) {
     const Plotly = await unpack()
     const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" }
     await Plotly.newPlot(plot, { ...themed(figure, isDark()), config })
+    plot.querySelectorAll(".main-svg").forEach(svg => svg.setAttribute("aria-hidden", "true")) // the label says it better
     figure.dataset.drawn = "yes"
   } catch (error) {
     plot.textContent = `This figure could not be drawn: ${error.message}. ${plot.getAttribute("aria-label")}`

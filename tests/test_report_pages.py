@@ -1,0 +1,306 @@
+"""Pages and the gallery in a real browser: offline, drawn, readable, unbreakable."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mlworkbench.core.findings import finding
+from mlworkbench.report.gallery import write_gallery
+from mlworkbench.report.page import render_page
+
+pytestmark = pytest.mark.browser
+
+CELLS = [
+    "# Late *flights*\n\n> One line.\n\n<script>window.broken = 1</script>\n\n"
+    "| carrier | share |\n|---|--:|\n| EV | 24 % |\n\n![far](https://example.org/a.png)",
+    "import numpy as np, polars as pl\nfrom mlworkbench.report import figures\nx = np.linspace(0, 1, 50)",
+    "## Curves",
+    """powers = {"LightGBM with a rather long name": 0.2, "Logistic regression": 0.4, "Carrier and hour average": 0.7}
+rates = {name: {"false_positive_rate": x, "true_positive_rate": x**power} for name, power in powers.items()}
+figures.roc_figure({name: pl.DataFrame(curve) for name, curve in rates.items()})""",
+    'figures.pr_figure(pl.DataFrame({"recall": x, "precision": 1 - x / 2}), 0.3)',
+    """bins = pl.DataFrame({"mean_score": [0.1, 0.5], "rate": [0.2, 0.5], "rows": [90, 10]})
+figures.calibration_figure(bins)""",
+    'figures.confusion_figure({"tn": 81220, "fp": 30125, "fn": 9480, "tp": 22960}, ("on time", "late"))',
+    """curve = pl.DataFrame({"threshold": x, "value": 1e6 * x * (1 - x)})
+figures.value_curve_figure(curve, 0.4, {"do nothing": 0})""",
+    """names = ["an unreasonably long model name that must be cut", "rule"]
+models = pl.DataFrame({"model": names, "value": [0.7, 0.6], "low": [0.69, 0.59], "high": [0.71, 0.61]})
+figures.ladder_figure(models, must_beat="rule")""",
+    'figures.bars_figure(models, "model", reference=0.65)',
+    """seen = pl.DataFrame({"hour": x, "carrier": x**2})
+figures.shap_points_figure(seen * 2 - 1, seen)""",
+    """cells = [(f"2013-{m:02}", c, m / 40) for m in range(1, 13) for c in ("wind_gust", "temperature")]
+drift = pl.DataFrame(cells, schema=["month", "column", "drift"], orient="row")
+figures.drift_figure(drift, limit=0.2)""",
+    'figures.history_figure(drift.filter(pl.col("column") == "wind_gust"), "month", "drift", 0.2)',
+    "# Tables",
+    'pl.DataFrame({f"column_{i}": [1.5, None] for i in range(15)})',
+    """from IPython.display import HTML
+HTML("</main><script>try { parent.document.body.remove() } catch {}</script><p>framed</p>")""",
+    'print("\\x1b[31mred\\x1b[0m <b>")',
+    "1 / 0",
+]
+FINDINGS = [
+    finding("null_share", "flights.<dep_time>", "fail", "7 % is <null>", 0.07, 0.05),
+    *(finding("drift", f"column {i}", "warn", "moved", 0.3, 0.2) for i in range(15)),
+]
+STEP = {
+    "name": "40_train",
+    "notebook": "notebooks/40_train.ipynb",
+    "status": "failed",
+    "started": "2026-11-21T04:05:12+00:00",
+    "seconds": 83.4,
+    "reason": None,
+    "params": {"seed": 7, "note": "<img src=x onerror=alert(1)>"},
+    "reads": {"features": 12},
+    "writes": {"models/champion": 5},
+    "metrics": {"roc_auc": 0.71234},
+    "findings": FINDINGS,
+    "html": "40_train.html",
+    "error": {
+        "cell": 17,
+        "name": "ZeroDivisionError",
+        "message": "division by zero",
+        "traceback": "\x1b[31mZeroDivisionError\x1b[0m",
+    },
+}
+RUN = {"run": "20261121-040512-a1b2", "project": "flights", "status": "failed", "mlworkbench": "0.1.0"}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    "A notebook executed by a real kernel, its figures kept as plotly's mimetype."
+    path = tmp_path_factory.mktemp("runs") / RUN["run"] / "40_train.ipynb"
+    path.parent.mkdir()
+    markdown = {text for text in CELLS if text.startswith("#")}
+    cells = [
+        {"cell_type": "markdown", "id": str(i), "metadata": {}, "source": text}
+        if text in markdown
+        else {
+            "cell_type": "code",
+            "id": str(i),
+            "metadata": {},
+            "source": text,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, text in enumerate(CELLS)
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "python3"}}
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}))
+    execute = "from nbclient.cli import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", execute, "--allow-errors", "--inplace", str(path)],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(executed):
+    return render_page(executed, executed.with_suffix(".html"), {"run": RUN, "step": STEP})
+
+
+@pytest.fixture
+def visit(browser):
+    "Open a page at a width and in a colour scheme; nothing may be requested or reported as an error."
+    contexts, requests, complaints = [], [], []
+
+    def open_page(path, width=1280, scheme="light", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on(
+            "console",
+            lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
+        )
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(path.as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+    assert all(url.startswith("file:") for url in requests) and len(requests) == len(contexts)
+
+
+def drawn(tab):
+    "All figures of a page, when the last one is drawn."
+    tab.locator(".mlw-figure:not([data-drawn])").first.wait_for(state="detached", timeout=20_000)
+    return tab.locator(".mlw-figure")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_are_drawn_and_nothing_overflows(page, visit, width, scheme):
+    tab = visit(page, width, scheme, has_touch=width < 500, is_mobile=width < 500)
+    figures = drawn(tab)
+    assert figures.count() == 10
+    for figure in figures.all():
+        box = figure.locator(".main-svg").first.bounding_box()
+        assert box["width"] > 300 and box["height"] > 100
+        assert len(figure.locator(".mlw-plot").get_attribute("aria-label")) > 30
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_no_label_is_clipped(page, visit):
+    clipped = """() => [...document.querySelectorAll(".mlw-plot")].flatMap(plot => {
+      const box = plot.getBoundingClientRect()
+      const outside = text => {
+        const t = text.getBoundingClientRect()
+        const over = Math.max(box.left - t.left, t.right - box.right, box.top - t.top, t.bottom - box.bottom)
+        return text.textContent.trim() && t.width && over > 1
+      }
+      return [...plot.querySelectorAll(".main-svg text")].filter(outside).map(text => text.textContent) })"""
+    for width in (1280, 390):
+        tab = visit(page, width)
+        drawn(tab)
+        assert tab.evaluate(clipped) == []
+
+
+def test_page_opens_with_status_error_findings_and_lineage(page, visit):
+    tab = visit(page)
+    assert tab.title() == "Late flights · flights" and tab.locator("h1").inner_text() == "Late flights"
+    tops = [
+        tab.get_by_text(text).first.bounding_box()["y"]
+        for text in ("Failed", "ZeroDivisionError in cell 17", "Findings")
+    ]
+    assert tops == sorted(tops) and tops[-1] < 800
+    assert (
+        tab.get_by_text("flights.<dep_time>").is_visible()
+        and "1 fail, 15 warn" in tab.locator("#findings").inner_text()
+    )
+    assert not tab.get_by_text("column 14").is_visible()
+    tab.get_by_text("4 more").click()
+    assert tab.get_by_text("column 14").is_visible()
+    for text in ("features@12", "models/champion@5", "0.7123", "<img src=x onerror=alert(1)>"):
+        assert tab.get_by_text(text, exact=True).is_visible()
+    tab.get_by_role("link", name="Go to the cell").click()
+    assert tab.locator("#error-cell").get_by_text("division by zero").is_visible()
+    links = tab.locator(".contents a")
+    assert links.all_inner_texts() == ["Curves", "Tables"]
+    assert all(tab.locator(link.get_attribute("href")).count() == 1 for link in links.all())
+
+
+def test_code_is_behind_a_button(page, executed, visit, tmp_path):
+    tab = visit(page)
+    source = tab.get_by_text("from mlworkbench.report import figures")
+    button = tab.get_by_role("button", name="Show code")
+    assert not source.is_visible()
+    button.click()
+    assert (
+        source.is_visible()
+        and tab.get_by_role("button", name="Hide code").get_attribute("aria-pressed") == "true"
+    )
+    without = visit(render_page(executed, tmp_path / "without.html", code=False))
+    assert without.locator("#code").count() == 0 and "np.linspace" not in without.content()
+
+
+def test_foreign_html_stays_in_its_frame(page, visit):
+    tab = visit(page)
+    assert tab.evaluate("typeof window.broken") == "undefined" and tab.locator("main").count() == 1
+    frame = tab.locator(".mlw-frame")
+    frame.scroll_into_view_if_needed()
+    assert frame.get_attribute("sandbox") == "allow-scripts"
+    assert tab.get_by_text("picture not included: far").is_visible()
+    assert tab.locator(".mlw-stream", has_text="red <b>").locator(".mlw-ink-red").inner_text() == "red"
+
+
+def test_theme_follows_the_system_the_button_and_paper(page, visit):
+    tab = visit(page, scheme="dark")
+    drawn(tab)
+    ink = "() => getComputedStyle(document.querySelector('.xtitle')).fill"
+    dark = tab.evaluate(ink)
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 25, 31)"
+    tab.emulate_media(media="print")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate(ink) != dark
+    tab.emulate_media(media="screen")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(ink) == dark
+    tab.get_by_role("button", name="Switch between light and dark").click()
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert tab.evaluate(ink) != dark
+
+
+def test_small_quick_and_readable_without_script(page, executed, browser):
+    assert page.stat().st_size <= 1_600_000
+    started = time.perf_counter()
+    render_page(executed, page, {"run": RUN, "step": STEP})
+    assert time.perf_counter() - started < 1
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    assert (
+        tab.get_by_text("flights.<dep_time>").is_visible() and tab.get_by_text("EV", exact=True).is_visible()
+    )
+    context.close()
+
+
+def test_figures_beyond_the_small_bundle(visit, tmp_path):
+    figure = {"data": [{"type": "scatterpolar", "r": [1, 2, 3], "theta": [0, 120, 240]}], "layout": {}}
+    output = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {"application/vnd.plotly.v1+json": figure},
+    }
+    cell = {"cell_type": "code", "metadata": {}, "source": "figure", "outputs": [output]}
+    (tmp_path / "polar.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert drawn(visit(render_page(tmp_path / "polar.ipynb", tmp_path / "polar.html"))).count() == 1
+
+
+def test_gallery_finds_runs_among_a_thousand(visit, tmp_path):
+    statuses = ["succeeded", "failed", "gated", "interrupted", "running"]
+    for i in range(1000):
+        folder = tmp_path / f"202611{i // 50 + 1:02}-{i % 50:06}-{i:04x}"
+        folder.mkdir()
+        status = statuses[i % 5]
+        steps = [
+            STEP
+            | {
+                "status": status if status != "running" else "pending",
+                "findings": FINDINGS[1:2] if i % 5 else [],
+            }
+        ]
+        record = RUN | {
+            "run": folder.name,
+            "status": status,
+            "started": "2026-11-21T04:05:12+00:00",
+            "seconds": 75.0,
+            "steps": steps,
+        }
+        (folder / "run.json").write_text(json.dumps(record) if i != 7 else '{"run": "20')
+        (folder / "40_train.html").write_text("<title>the report</title>")
+    started = time.perf_counter()
+    gallery = write_gallery(tmp_path)
+    assert time.perf_counter() - started < 2
+    tab = visit(gallery, 390)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    shown = lambda: tab.locator(".runs tbody tr:visible").count()  # noqa: E731
+    assert shown() == 1000 and tab.locator("#shown").inner_text() == "1000 runs"
+    tab.get_by_label("Search runs").fill("20261103 03e9 nothing")
+    assert shown() == 0
+    tab.get_by_label("Search runs").fill("20261103")
+    assert shown() == 50
+    tab.get_by_label("Status").select_option("gated")
+    assert shown() == 10 and re.match("10 of 1000", tab.locator("#shown").inner_text())
+    tab.get_by_label("Findings").select_option("fail")
+    assert shown() == 0
+    tab.get_by_label("Search runs").fill("")
+    tab.get_by_label("Findings").select_option("")
+    tab.get_by_label("Status").select_option("unreadable")
+    assert shown() == 1 and "JSONDecodeError" in tab.locator(".runs tbody tr:visible").inner_text()
+    tab.get_by_label("Status").select_option("failed")
+    link = tab.locator(".runs tbody tr:visible .step").first
+    assert (gallery.parent / link.get_attribute("href")).is_file()
