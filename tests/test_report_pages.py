@@ -19,7 +19,7 @@ CELLS = [
     "| carrier | share |\n|---|--:|\n| EV | 24 % |\n\n![far](https://example.org/a.png)",
     "import numpy as np, polars as pl\nfrom mlworkbench.report import figures\nx = np.linspace(0, 1, 50)",
     "## Curves",
-    """powers = {"LightGBM with a rather long name": 0.2, "Logistic regression": 0.4, "Carrier and hour average": 0.7}
+    """powers = {"LightGBM with a rather long name": 0.2, "Logistic regression": 0.4, "Carrier average": 0.7}
 rates = {name: {"false_positive_rate": x, "true_positive_rate": x**power} for name, power in powers.items()}
 figures.roc_figure({name: pl.DataFrame(curve) for name, curve in rates.items()})""",
     'figures.pr_figure(pl.DataFrame({"recall": x, "precision": 1 - x / 2}), 0.3)',
