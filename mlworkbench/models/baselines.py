@@ -50,8 +50,10 @@ class AverageRule(Model):
     def __post_init__(self):
         self.by = [self.by] if isinstance(self.by, str) else list(self.by)
         if not self.by or not 0 <= self.prior < float("inf"):
-            raise ConfigError(f"AverageRule(by={self.by}, prior={self.prior})",
-                              accepted="one key or more, prior of 0 or more")
+            raise ConfigError(
+                f"AverageRule(by={self.by}, prior={self.prior})",
+                accepted="one key or more, prior of 0 or more",
+            )
 
     def _fit(self, features, target, categorical, tune, progress):
         keys = key_columns(features, self.by)
@@ -83,13 +85,13 @@ class AverageRule(Model):
     def _averages(self):
         return dict(zip(map(tuple, self.state["keys"]), self.state["averages"], strict=True))
 
-
+# %% ../../nbs/40_models/01_baselines.ipynb #05765756
 def key_columns(
     features: pl.DataFrame,  # feature columns
     by: list[str],  # the keys
     types: dict[str, str] | None = None,  # what they have to be: key -> Int64, String or Boolean
 ) -> pl.DataFrame:  # the keys only, as Int64, String or Boolean
-    "Columns that rows can be grouped by. Raises `DataError` for a float, a date, or a type other than in training."
+    "Columns to group rows by. Raises `DataError` for a float, a date, or a type other than in training."
     check_columns(features, by)
     keys = {}
     for name in by:
@@ -97,7 +99,11 @@ def key_columns(
         family = "Int64" if dtype.is_integer() else "String" if dtype in TEXT else str(dtype)
         wanted = (types or {}).get(name, family)
         if family not in ("Int64", "String", "Boolean", "Null") or family not in (wanted, "Null"):
-            raise DataError(f"key '{name}' is {dtype}", accepted=wanted if types else "text, integers or booleans",
-                            do="Put a number into buckets first", column=name)
+            raise DataError(
+                f"key '{name}' is {dtype}",
+                accepted=wanted if types else "text, integers or booleans",
+                do="Put a number into buckets first",
+                column=name,
+            )
         keys[name] = pl.col(name).cast(getattr(pl, wanted))
     return features.select(**keys)

@@ -53,7 +53,9 @@ class LightGBM(Model):
         valid, calls = [], [_reporter(progress)]
         if tune is not None:
             valid = [lightgbm.Dataset(feature_matrix(tune[0], features.columns), tune[1], reference=data)]
-            calls.append(lightgbm.early_stopping(self.early_stopping_round, first_metric_only=True, verbose=False))
+            calls.append(
+                lightgbm.early_stopping(self.early_stopping_round, first_metric_only=True, verbose=False)
+            )
         booster = lightgbm.train(self.settings, data, valid_sets=valid, callbacks=calls)
         self._set_text(model_text(booster))
         return {
@@ -79,7 +81,7 @@ class LightGBM(Model):
     ) -> pl.DataFrame:  # the features' columns and "baseline", Float64; a row sums to the log-odds
         """SHAP values: how far each feature moves a row's log-odds from the baseline.
 
-        Source: S. Lundberg et al., From local explanations to global understanding with explainable AI for trees, 2020.
+        Source: S. Lundberg et al., From local explanations to global understanding, Nature MI 2020 (TreeSHAP).
         """
         self._need_state()
         matrix = feature_matrix(features, self.state["names"])
@@ -107,7 +109,7 @@ class LightGBM(Model):
 def model_text(
     booster,  # a trained lightgbm.Booster
 ) -> str:  # LightGBM's text format, without the number of threads
-    "The model up to its best iteration as text; training it again on any number of threads gives the same text."
+    "The model up to its best iteration as text; any number of threads gives the same."
     text = booster.model_to_string(num_iteration=booster.best_iteration or -1)
     return re.sub(r"^\[num_threads: .*\]\n", "", text, flags=re.MULTILINE)
 
@@ -115,7 +117,9 @@ def model_text(
 def _dataset(features, target, categorical, settings):
     from lightgbm import Dataset
 
-    readable = all(re.fullmatch(r"[\w.+-]+", name) for name in features.columns)  # LightGBM refuses JSON's characters
+    readable = all(
+        re.fullmatch(r"[\w.+-]+", name) for name in features.columns
+    )  # LightGBM refuses JSON's characters
     return Dataset(
         feature_matrix(features, features.columns),
         target,

@@ -73,42 +73,40 @@ class NeuralNetwork(Model):
         matrix = feature_matrix(features, numeric)
         mean, deviation = moments(matrix)
         missing = [i for i in range(len(numeric)) if np.isnan(matrix[:, i]).any()]
-        self.state = {"numeric": numeric, "mean": mean, "deviation": deviation, "missing": missing, "codes": categorical}
+        self.state = {
+            "numeric": numeric,
+            "mean": mean,
+            "deviation": deviation,
+            "missing": missing,
+            "codes": categorical,
+        }
         with _torch_set(self.seed, self.num_threads):
             self.network = self._build()
-            torch.nn.init.constant_(self.network["body"][-1].bias, float(np.log(target.mean() / (1 - target.mean()))))
+            torch.nn.init.constant_(
+                self.network["body"][-1].bias, float(np.log(target.mean() / (1 - target.mean())))
+            )
             inputs = self._tensors(matrix, code_matrix(features, categorical))
-            history = self._train(inputs, torch.from_numpy(target).float(), tune, progress)
+            history = _train(self, inputs, torch.from_numpy(target).float(), tune, progress)
         return self.state | {"history": history}
 
     def _build(self):
         numbers = len(self.state["numeric"]) + len(self.state["missing"])
         return build_network(list(self.state["codes"].values()), numbers, self.hidden, self.dropout)
 
-    def _train(self, inputs, target, tune, progress):
-        from sklearn.metrics import roc_auc_score
-
-        best, kept, history = -1, None, []
-        for epoch, loss in enumerate(_epochs(self, inputs, target), 1):
-            score = float(roc_auc_score(tune[1], self._predict(tune[0]))) if tune is not None else None
-            history.append({"epoch": epoch, "loss": loss, "tune_auc": score})
-            progress(epoch, self.epochs, score)
-            if tune is None or score > history[best]["tune_auc"] or kept is None:
-                best, kept = epoch - 1, {name: value.clone() for name, value in self.network.state_dict().items()}
-            if epoch - 1 - best >= self.patience:
-                break
-        self.network.load_state_dict(kept)
-        return history
-
     def _tensors(self, matrix, codes):
         import torch
 
-        numbers = standardise(matrix, self.state["mean"], self.state["deviation"]).clip(-10, 10)  # an outlier stays one
+        numbers = standardise(matrix, self.state["mean"], self.state["deviation"]).clip(
+            -10, 10
+        )  # an outlier stays one
         flags = np.isnan(matrix[:, self.state["missing"]])
         return torch.from_numpy(codes), torch.from_numpy(np.hstack([numbers, flags]).astype(np.float32))
 
     def _predict(self, features):
-        matrix, codes = feature_matrix(features, self.state["numeric"]), code_matrix(features, self.state["codes"])
+        matrix, codes = (
+            feature_matrix(features, self.state["numeric"]),
+            code_matrix(features, self.state["codes"]),
+        )
         with _torch_set(None, self.num_threads):
             return self._probability(matrix, codes)
 
@@ -141,15 +139,39 @@ class NeuralNetwork(Model):
         except FileNotFoundError:
             raise BundleError("file 'model.safetensors' is missing", file="model.safetensors") from None
         except (SafetensorError, RuntimeError) as error:
-            raise BundleError(f"'model.safetensors' does not fit the network: {error}", file="model.safetensors") from error
+            raise BundleError(
+                f"'model.safetensors' does not fit the network: {error}", file="model.safetensors"
+            ) from error
 
 # %% ../../nbs/40_models/05_neural.ipynb #9130d78a
+def _train(model, inputs, target, tune, progress):
+    "Train until the epochs are over or the tuning rows are no better for a while; the best weights are kept."
+    from sklearn.metrics import roc_auc_score
+
+    best, kept, history = -1, None, []
+    for epoch, loss in enumerate(_epochs(model, inputs, target), 1):
+        score = float(roc_auc_score(tune[1], model._predict(tune[0]))) if tune is not None else None
+        history.append({"epoch": epoch, "loss": loss, "tune_auc": score})
+        progress(epoch, model.epochs, score)
+        if tune is None or score > history[best]["tune_auc"] or kept is None:
+            best, kept = (
+                epoch - 1,
+                {name: value.clone() for name, value in model.network.state_dict().items()},
+            )
+        if epoch - 1 - best >= model.patience:
+            break
+    model.network.load_state_dict(kept)
+    return history
+
+
 def _epochs(model, inputs, target):
     "Train epoch after epoch; gives the mean loss of each."
     import torch
 
     codes, numbers = inputs
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=model.learning_rate, weight_decay=model.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.network.parameters(), lr=model.learning_rate, weight_decay=model.weight_decay
+    )
     loss_of = torch.nn.BCEWithLogitsLoss()
     for epoch in range(model.epochs):
         for group in optimizer.param_groups:  # a cosine from the full rate to a tenth of it
@@ -158,14 +180,16 @@ def _epochs(model, inputs, target):
         total = 0.0
         for rows in torch.randperm(len(target)).split(model.batch_rows):
             hidden = torch.rand(len(rows), codes.shape[1]) < model.unknown
-            loss = loss_of(log_odds(model.network, codes[rows].masked_fill(hidden, 0), numbers[rows]), target[rows])
+            loss = loss_of(
+                log_odds(model.network, codes[rows].masked_fill(hidden, 0), numbers[rows]), target[rows]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(rows)
         yield total / len(target)
 
-
+# %% ../../nbs/40_models/05_neural.ipynb #09a6c65d
 @contextmanager
 def _torch_set(seed, threads):
     "A seed and a number of threads for a while; torch's own are as before afterwards."

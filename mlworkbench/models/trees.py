@@ -45,7 +45,8 @@ class DecisionTree(Model):
     def _predict(self, features):
         matrix = _single(feature_matrix(features, self.state["names"]))
         feature, threshold, left, right, missing_left, probability = (
-            np.array(self.state[part]) for part in ("feature", "threshold", "left", "right", "missing_left", "probability")
+            np.array(self.state[part])
+            for part in ("feature", "threshold", "left", "right", "missing_left", "probability")
         )
         node, rows = np.zeros(len(matrix), dtype=np.int64), np.arange(len(matrix))
         while (inner := left[node] >= 0).any():
@@ -71,7 +72,7 @@ class DecisionTree(Model):
         self._need_state()
         return "\n".join(_rules(self.state, 0, "all", depth))
 
-
+# %% ../../nbs/40_models/03_trees.ipynb #ebc6b162
 def _single(matrix):  # what scikit-learn compares; a number too large for it stays the largest
     largest = np.finfo(np.float32).max
     return matrix.clip(-largest, largest).astype(np.float32)
