@@ -86,7 +86,7 @@ def fit_ladder(
 LADDER_SCHEMA = {
     "model": pl.String, "kind": pl.String, "metric": pl.String,
     "value": pl.Float64, "low": pl.Float64, "high": pl.Float64,  # on the tuning rows, with a 95 % interval
-    "against": pl.String, "gain": pl.Float64, "gain_low": pl.Float64, "gain_high": pl.Float64,  # > 0 is better
+    "against": pl.String, "gain": pl.Float64, "gain_low": pl.Float64, "gain_high": pl.Float64,  # > 0: better
     "fit_s": pl.Float64, "model_mb": pl.Float64, "latency_ms_p50": pl.Float64, "latency_ms_p99": pl.Float64,
     "hash": pl.String,
 }  # fmt: skip

@@ -81,7 +81,7 @@ class LightGBM(Model):
     ) -> pl.DataFrame:  # the features' columns and "baseline", Float64; a row sums to the log-odds
         """SHAP values: how far each feature moves a row's log-odds from the baseline.
 
-        Source: S. Lundberg et al., From local explanations to global understanding, Nature MI 2020 (TreeSHAP).
+        Source: S. Lundberg et al., From local explanations to global understanding, Nature MI, 2020.
         """
         self._need_state()
         matrix = feature_matrix(features, self.state["names"])
