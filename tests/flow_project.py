@@ -1,7 +1,6 @@
 """Small real projects for the tests of `mlworkbench.flow`."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HANDLE = "import os, signal, sys, time\nimport polars as pl\nimport mlworkbench as mlw\nstep = mlw.step()"
@@ -27,6 +27,7 @@ def write_notebook(root, name, *code, params="", head=HANDLE, prose="# A step"):
 
 def write_project(root, *steps, **project):
     """Each step: a dict with name, code (a list of cells) and keys of [[step]]."""
+    Path(root).mkdir(exist_ok=True)
     project = {"name": "small", **project}
     lines = ["[project]", *(f"{key} = {json.dumps(value)}" for key, value in project.items())]
     for step in steps:
@@ -59,7 +60,7 @@ def step_of(record, name):
 
 
 def command(*args):
-    return [sys.executable, "-m", "mlworkbench.flow.cli", *map(str, args)]
+    return [str(Path(sys.executable).with_name("mlworkbench")), *map(str, args)]
 
 
 def call(root, *args, **options):
@@ -98,12 +99,7 @@ def newest_record(root):
 
 
 def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def end(process, number=signal.SIGTERM):

@@ -25,7 +25,9 @@ def read_notebook(
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.ipynb")]
         do = nearest(path.name, siblings) or "Write it, or correct `notebook` in workbench.toml"
-        raise ConfigError(f"there is no notebook {path}", ", ".join(sorted(siblings)), do, file=path) from None
+        raise ConfigError(
+            f"there is no notebook {path}", ", ".join(sorted(siblings)), do, file=path
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         do = "Repair it or take it from version control"
         raise ConfigError(f"{path} is not valid JSON: {error}", do=do, file=path) from None
@@ -122,9 +124,10 @@ def seal_notebook(
     "Write how a notebook ended into the notebook itself; a cell that still counts as running did not finish."
     notebook = read_notebook(path if Path(path).exists() else original)
     notebook["metadata"]["mlworkbench"] = facts
-    for cell in notebook["cells"]:
+    stopped_at = (facts.get("error") or {}).get("cell")
+    for number, cell in enumerate(notebook["cells"]):
         papermill = cell["metadata"].get("papermill", {})
-        if papermill.get("status") == "running":
+        if papermill.get("status") == "running" or number == stopped_at:
             papermill |= {"status": "failed", "exception": True}
             notebook["metadata"].setdefault("papermill", {})["exception"] = True
     write_json(path, notebook)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import __version__
-from ..core.errors import RunError, WorkbenchError
+from ..core.errors import RunError
 from .cache import State, cache_key, reason_to_run
 from .finish import finish_step
 from .notebooks import notebook_title, read_notebook, write_json
@@ -276,14 +276,12 @@ def ended(run, name, process):
     entry, outcome = run.steps[name], process.outcome
     run.deadlines.pop(name, None)
     if "writes" not in outcome:  # the process was killed before it could finish the step
-        if process.job.get("overdue"):
-            outcome |= {"status": process.job["overdue"]}
+        outcome["error"]["cell"] = _running_cell(process.job["out"], entry["cell"])
+        outcome["status"] = process.job.get("overdue", outcome["status"])
         outcome = finish_step(process.job, outcome)
     log = Path(process.job["log"])
     if log.exists() and not log.stat().st_size:
         log.unlink()
-    elif outcome["status"] == "kernel_died" and log.exists():
-        outcome["error"]["traceback"] = log.read_text(errors="replace")[-4000:]  # the last words
     retries = run.plan.graph.steps[name].retries
     entry |= {key: outcome[key] for key in ("status", "error", "writes", "metrics", "findings", "html")}
     entry["reason"] = outcome["reason"] or entry["reason"]
@@ -297,6 +295,14 @@ def ended(run, name, process):
         again = f"Attempt {entry['attempts']} of {retries + 1} ended with {error['name']}: {error['message']}"
         entry |= {"status": "pending", "reason": again, "ended": None, "seconds": None}
     run.save()
+
+
+def _running_cell(notebook, number):
+    "The position of the code cell that was told of last."
+    if not number or not Path(notebook).exists():
+        return None
+    cells = read_notebook(notebook)["cells"]
+    return [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"][number - 1]
 
 
 def stop(run, why):
@@ -377,12 +383,12 @@ def conclude(run):
         from mlworkbench.core.project import Project
 
         append_records(Project(run.plan.root).store, record)
-    except (WorkbenchError, OSError) as error:
+    except Exception as error:  # how the steps ended is known and must not be lost
         record["warnings"].append(f"The tables runs and findings were not written: {error}")
     try:
         from mlworkbench.report.gallery import write_gallery
 
         write_gallery(run.plan.runs)
-    except (WorkbenchError, OSError) as error:
+    except Exception as error:
         record["warnings"].append(f"The gallery was not written: {error}")
     run.save()

@@ -1,0 +1,218 @@
+"""Every way a step or a run can end, done for real, and that the record, the notebook and the page say so."""
+
+import json
+import os
+import resource
+import signal
+
+import polars as pl
+import psutil
+import pytest
+from flow_project import (
+    PLAIN,
+    begin,
+    call,
+    end,
+    is_alive,
+    newest_record,
+    statuses,
+    step_of,
+    wait_for,
+    write_project,
+)
+
+from mlworkbench.core.project import Project
+from mlworkbench.flow.records import lock_holder
+from mlworkbench.flow.runner import run_project
+
+# Writes a table and then waits, so that whoever publishes too early is caught; says which process it is.
+WAIT = (
+    'step.write("raw", pl.DataFrame({"x": [1]}))\nopen("pid", "w").write(str(os.getpid()))\ntime.sleep(120)'
+)
+
+
+def waiting(root, **keys):
+    return write_project(
+        root,
+        {"name": "1_in", "writes": ["raw"], "code": [WAIT, "1"], **keys},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+    )
+
+
+def kernel_pid(root):
+    """The kernel's process, once its notebook has come to the waiting cell."""
+    path = root / "pid"
+    return int(wait_for(lambda: path.exists() and path.read_text()))
+
+
+def assert_told_everywhere(root, record, status, *words):
+    """run.json, the executed notebook and the page agree; nothing was published."""
+    step = step_of(record, "1_in")
+    folder = root / "runs" / record["run"]
+    assert step["status"] == status and step["writes"] == {}
+    assert all(word in step["error"]["message"] for word in words), step["error"]
+    sealed = json.loads((folder / "1_in.ipynb").read_text())
+    assert sealed["metadata"]["mlworkbench"]["status"] == status
+    assert sealed["metadata"]["mlworkbench"]["error"] == step["error"]
+    ran = [cell["metadata"]["papermill"]["status"] for cell in sealed["cells"] if cell["cell_type"] == "code"]
+    assert "failed" in ran and "running" not in ran and ran[-1] == "pending"
+    assert step["html"] == "1_in.html" and (folder / "1_in.html").stat().st_size > 1000
+    assert newest_record(root)["status"] == record["status"]
+    assert not Project(root).store.exists("raw") and lock_holder(root) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("os._exit(7)", ["exit status 7"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["SIGKILL"]),
+        ("import ctypes; ctypes.string_at(0)", ["SIGSEGV"]),
+    ],
+)
+def test_a_kernel_that_dies(tmp_path, code, words):
+    write = 'step.write("raw", pl.DataFrame({"x": [1]}))'
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": [write, code, "1"]},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+    )
+    record = run_project(root)
+    assert record["status"] == "failed" and statuses(record)["2_next"] == "blocked"
+    assert step_of(record, "1_in")["error"]["cell"] == 4
+    assert_told_everywhere(root, record, "kernel_died", *words)
+    if "SIGSEGV" in words:  # the kernel's last words
+        assert "Segmentation fault" in step_of(record, "1_in")["error"]["traceback"]
+
+
+def test_time_that_runs_out_although_the_notebook_does_not_listen(tmp_path):
+    deaf = "\nwhile True:\n    try:\n        time.sleep(120)\n    except KeyboardInterrupt:\n        pass"
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "timeout_s": 3, "code": [deaf, "1"]})
+    record = run_project(root)
+    assert record["status"] == "failed" and step_of(record, "1_in")["error"]["cell"] == 3
+    assert_told_everywhere(root, record, "timed_out", "3 s")
+
+
+def test_a_notebook_stopped_in_time_shows_where_it_was(tmp_path):
+    root = waiting(tmp_path, timeout_s=3)
+    record = run_project(root)
+    assert_told_everywhere(root, record, "timed_out", "3 s")
+    assert "time.sleep(120)" in step_of(record, "1_in")["error"]["traceback"]
+    assert not is_alive(kernel_pid(root))
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_runner_that_is_told_to_stop(tmp_path, number, word):
+    root = waiting(tmp_path)
+    runner = begin(root, "run", start_new_session=True)
+    kernel = kernel_pid(root)
+    code, record, err = end(runner, number)
+    assert code == 130 and record["status"] == "interrupted" and word in record["reason"]
+    assert "Traceback" not in err and not is_alive(kernel)
+    assert statuses(record)["2_next"] == "blocked"
+    assert_told_everywhere(root, record, "interrupted", "stopped")
+    assert Project(root).store.read("runs").collect()["status"].to_list() == ["interrupted", "blocked"]
+
+
+def test_a_kernel_that_is_interrupted_or_killed_from_outside(tmp_path):
+    root = waiting(tmp_path)
+    runner = begin(root, "run")
+    os.kill(kernel_pid(root), signal.SIGINT)
+    record = json.loads(runner.communicate(timeout=60)[0])
+    assert runner.returncode == 130 and record["reason"] == ""
+    assert_told_everywhere(root, record, "interrupted")
+    (root / "pid").unlink()
+    runner = begin(root, "run")
+    os.kill(kernel_pid(root), signal.SIGKILL)
+    record = json.loads(runner.communicate(timeout=60)[0])
+    assert runner.returncode == 1
+    assert_told_everywhere(root, record, "kernel_died", "SIGKILL")
+
+
+def test_the_process_of_a_step_is_killed(tmp_path):
+    root = waiting(tmp_path)
+    runner = begin(root, "run")
+    kernel = kernel_pid(root)
+    os.kill(psutil.Process(kernel).ppid(), signal.SIGKILL)
+    record = json.loads(runner.communicate(timeout=60)[0])
+    assert_told_everywhere(root, record, "kernel_died", "SIGKILL")
+    wait_for(lambda: not is_alive(kernel))
+
+
+def test_a_runner_that_is_killed_takes_its_kernels_along_and_is_found_out(tmp_path):
+    root = waiting(tmp_path)
+    runner = begin(root, "run")
+    kernel = kernel_pid(root)
+    runner.kill()
+    runner.communicate()
+    wait_for(lambda: not is_alive(kernel))
+    code, record, _ = call(root, "status")
+    assert code == 0 and record["status"] == "interrupted" and record["reason"] == "The runner was killed."
+    assert statuses(record) == {"1_in": "interrupted", "2_next": "blocked"}
+    assert not Project(root).store.exists("raw")
+
+
+def test_what_a_notebook_has_started_ends_with_it(tmp_path):
+    child = "import subprocess\nstep.record(child=subprocess.Popen(['sleep', '300']).pid)"
+    root = write_project(tmp_path, {"name": "1_in", "code": [child]})
+    record = run_project(root)
+    assert record["status"] == "succeeded"
+    wait_for(lambda: not is_alive(record["steps"][0]["metrics"]["child"]))
+
+
+def test_two_runs_at_once(tmp_path):
+    root = write_project(
+        tmp_path, {"name": "1_in", "head": PLAIN, "code": ["open('pid', 'w').write('1')\ntime.sleep(4)"]}
+    )
+    first = begin(root, "run")
+    kernel_pid(root)
+    holder = lock_holder(root)
+    code, _, err = call(root, "run")
+    assert code == 2 and f"run {holder['run']} of this project" in err and f"process {holder['pid']}" in err
+    waiting = begin(root, "run", "--wait")
+    out, err = waiting.communicate(timeout=60)
+    record = json.loads(first.communicate(timeout=60)[0])
+    assert record["run"] == holder["run"] and "Waiting: run" in err
+    assert statuses(json.loads(out)) == {"1_in": "cached"}
+
+
+def limit_files(size):
+    """A disk on which no file can grow beyond a size."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_disk_that_is_full_while_a_table_is_written(tmp_path):
+    big = 'step.write("raw", pl.select(x=pl.int_range(rows).sin()))'
+    keys = {"name": "1_in", "writes": ["raw"], "params_cell": "rows = 10", "code": [big, "1"]}
+    root = write_project(tmp_path, keys | {"params": {"rows": 10}})
+    assert call(root, "run")[0] == 0
+    write_project(root, keys | {"params": {"rows": 2_000_000}})
+    code, record, err = call(root, "run", preexec_fn=limit_files(4_000_000))
+    step = step_of(record, "1_in")
+    assert code == 1 and step["status"] == "failed" and step["writes"] == {}
+    assert step["error"]["name"] == "StoreError" and "raw" in step["error"]["message"]
+    assert Project(root).store.read("raw").collect().height == 10 and "Traceback" not in err
+
+
+def test_a_disk_that_is_full_while_the_record_is_written(tmp_path):
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "code": ["1"]})
+    code, answer, err = call(root, "run", preexec_fn=limit_files(500))
+    assert code == 1 and "cannot write" in answer["error"] and "run.json" in answer["error"]
+    assert "Traceback" not in err and lock_holder(root) is None
+    assert call(root, "run")[0] == 0
+
+
+def test_a_notebook_too_big_to_be_saved_does_not_publish(tmp_path):
+    loud = 'step.write("raw", pl.DataFrame({"x": [1]}))\nprint("x" * 3_000_000)'
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "code": [loud]})
+    code, record, _ = call(root, "run", preexec_fn=limit_files(2_000_000))
+    step = step_of(record, "1_in")
+    assert code == 1 and "cannot be saved" in step["error"]["message"] and step["writes"] == {}
+    assert not Project(root).store.exists("raw")
+    assert (root / "runs" / record["run"] / "1_in.ipynb").exists()
+
+
+def test_a_store_that_refuses_the_records_is_a_warning(tmp_path):
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "code": ["1"]})
+    Project(root).store.write("runs", pl.DataFrame({"something": ["else"]}))
+    record = run_project(root)
+    assert record["status"] == "succeeded" and "runs and findings were not written" in record["warnings"][0]
