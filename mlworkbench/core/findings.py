@@ -114,7 +114,9 @@ def findings_html(
     "Findings as an accessible HTML table."
     if not findings.height:
         return '<p class="mlw-none">No findings.</p>'
-    rows = "".join(_html_row(**row) for row in merge_findings(findings).drop("evidence").iter_rows(named=True))
+    rows = "".join(
+        _html_row(**row) for row in merge_findings(findings).drop("evidence").iter_rows(named=True)
+    )
     names = ("Severity", "Where", "What", "Value", "Limit", "Check")
     heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     return f'<table class="mlw-findings"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
