@@ -340,7 +340,9 @@ def history_figure(
     ]  # fmt: skip
     ends = [(name, [v for v in values if v is not None]) for name, values in zip(labels, series, strict=True)]
     said = [f"{name} goes from {v[0]:,.4g} to {v[-1]:,.4g} ({min(v):,.4g} to {max(v):,.4g})" for name, v in ends if v]
-    figure = style_figure(traces, title, f"{title}. {'; '.join(said)}.", y=unit or ", ".join(labels[:2]))
+    numeric = bool(moments) and isinstance(moments[0], int | float)  # dates and periods speak for themselves
+    axes = {"x": _label(x) if numeric else "", "y": unit or ", ".join(labels[:2])}
+    figure = style_figure(traces, title, f"{title}. {'; '.join(said)}.", **axes)
     figure.update_xaxes(type="category" if isinstance(moments[0] if moments else "", str) else None)
     if limit is None:
         return figure
