@@ -153,7 +153,7 @@ def test_findings_of_severity_fail_stop_what_needs_the_step(tmp_path):
     }
     gated = step_of(record, "1_check")
     assert gated["reason"] == "3 keys occur twice." and gated["writes"] == {} and gated["error"] is None
-    assert step_of(record, "2_train")["reason"] == "Step '1_check' gated."
+    assert step_of(record, "2_train")["reason"] == "Step '1_check' ended as gated."
     store = Project(root).store
     assert not store.exists("raw")
     assert store.read("findings").collect().select("step", "message").rows() == [

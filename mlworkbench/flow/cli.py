@@ -131,7 +131,7 @@ def lab_command(args):
 # %% ../../nbs/90_flow/09_cli.ipynb #44d54ed7
 def make_parser() -> argparse.ArgumentParser:
     "The command line."
-    parser = _command(argparse.ArgumentParser, None, "A workbench for machine-learning systems in notebooks.", """
+    parser = _command(argparse.ArgumentParser, None, "Machine-learning systems in notebooks.", """
   mlworkbench demo flights       the whole of it on real data
   mlworkbench init mine          a project of your own
   mlworkbench run                run the project in this folder""", prog="mlworkbench")  # fmt: skip
@@ -210,7 +210,7 @@ def _positive(text):
 def main(
     argv: list[str] | None = None,  # sys.argv[1:], if not given
 ) -> int:  # 0 all well, 1 a step failed, 2 wrong use, 130 interrupted
-    "The command `mlworkbench`. An error is one message on standard error; `--debug` shows where it came from."
+    "The command `mlworkbench`. An error is one message on standard error; `--debug` shows its origin."
     args = make_parser().parse_args(argv)
     try:
         return _answer(args)

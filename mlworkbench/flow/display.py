@@ -112,7 +112,10 @@ class LiveDisplay:
 
         self.record = None
         self.live = Live(
-            console=console or Console(stderr=True), get_renderable=self._table, refresh_per_second=4
+            console=console or Console(stderr=True),
+            get_renderable=self._table,
+            refresh_per_second=4,
+            transient=True,  # the summary takes its place
         )
 
     def __enter__(self):
@@ -200,4 +203,5 @@ def _verdict(record):
     counts = [step["status"] for step in record["steps"]]
     reused = f", {counts.count('cached')} of {len(counts)} steps reused" if "cached" in counts else ""
     reason = f" {record['reason']}" if record["reason"] else ""
-    return f"{words.get(record['status'], 'Failed')} in {seconds_text(record['seconds']) or '?'}{reused}.{reason}"
+    word = words.get(record["status"], "Failed")
+    return f"{word} in {seconds_text(record['seconds']) or '?'}{reused}.{reason}"

@@ -103,7 +103,7 @@ def kernel_manager(
     return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs, **connection)
 
 
-# A kernel catches all that is written to its standard error; what it says when it crashes has to go past that, to the step's log.
+# A kernel catches what is written to its standard error; what it says when it crashes must go past that.
 LAST_WORDS = [
     "--IPKernelApp.exec_lines="
     '__import__("faulthandler").enable(getattr(__import__("sys").stderr, "_original_stdstream_copy", 2))'

@@ -47,7 +47,7 @@ def make_graph(
     steps: list[StepSettings],  # as they stand in `workbench.toml`
     stored=(),  # names of the tables that are in the store already; only looked into where a step needs one
 ) -> Graph:
-    "The graph of some steps. Raises `ConfigError` for two writers of one table, an unknown table, or a cycle."
+    "The graph of some steps. Raises `ConfigError` for two writers, an unknown table, or a cycle."
     writers = _find_writers(steps)
     for step in steps:
         for table in step.reads:
@@ -60,7 +60,9 @@ def make_graph(
                     step=step.name, table=table,
                 )  # fmt: skip
     upstream = {
-        step.name: list(dict.fromkeys(writers[t] for t in step.reads if writers.get(t, step.name) != step.name))
+        step.name: list(
+            dict.fromkeys(writers[t] for t in step.reads if writers.get(t, step.name) != step.name)
+        )
         for step in steps
     }
     return Graph({step.name: step for step in _ordered(steps, upstream)}, upstream, writers)
@@ -91,7 +93,9 @@ def _ordered(steps, upstream):
     except CycleError as error:
         loop = " -> ".join(reversed(error.args[1]))
         got = f"these steps wait for each other: {loop}"
-        raise ConfigError(got, do="Let one of them read or write another table", cycle=error.args[1]) from None
+        raise ConfigError(
+            got, do="Let one of them read or write another table", cycle=error.args[1]
+        ) from None
     ordered = []
     while sorter.is_active():
         ready = set(sorter.get_ready())

@@ -67,7 +67,7 @@ def notebook_title(
 def declared_parameters(
     notebook: dict,
 ) -> list[str] | None:  # None where no cell is tagged `parameters`
-    "The names assigned in the cell tagged `parameters`. Raises `ConfigError` where that cell is not valid Python."
+    "The names assigned in the cell tagged `parameters`. Raises `ConfigError` where it is not Python."
     tagged = [c for c in notebook["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if not tagged:
         return None
@@ -105,7 +105,7 @@ def write_json(
     value,  # anything JSON can hold; dates and paths are kept as text
     indent: int | None = 1,
 ) -> None:
-    "Write a JSON file in one piece. Raises `OSError` where the disk is full; the old file is then still there."
+    "Write a JSON file in one piece. Raises `OSError` where the disk is full; the old file then stays."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -62,7 +62,7 @@ class StepProcess:
         return happened
 
     def stop(self):
-        "Ask for an end: the notebook is interrupted, recorded and rendered. `running` tells when that is done."
+        "Ask for an end: the notebook is interrupted, recorded, rendered; then `running` is False."
         if self.running:
             self._process.terminate()
 
@@ -145,7 +145,8 @@ def run_notebook(
     out = Path(out).absolute()
     process = StepProcess(
         {
-            "notebook": str(Path(notebook).absolute()), "out": str(out), "params": params or {}, "timeout_s": timeout_s,
+            "notebook": str(Path(notebook).absolute()), "out": str(out), "params": params or {},
+            "timeout_s": timeout_s,
             "cwd": str(cwd or Path.cwd()), "env": dict(os.environ), "log": str(out.with_suffix(".log")),
         }
     )  # fmt: skip

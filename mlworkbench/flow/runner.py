@@ -188,14 +188,13 @@ def nothing_to_do(
 
 # %% ../../nbs/90_flow/03_runner.ipynb #5ffe57fa
 def start_ready(run):
-    "Decide all steps that wait for nothing any more; start as many as there is room for. Whether any is left to start."
+    "Decide what waits for nothing any more and start as many as there is room for; whether any is left."
     for name, entry in run.steps.items():
         if entry["status"] != "pending" or not all(_is_over(run.steps[up]) for up in run.plan.upstream(name)):
             continue
         bad = [up for up in run.plan.upstream(name) if run.steps[up]["status"] not in GOOD]
         if bad or run.stopping:
-            entry |= {"status": "blocked", "reason": f"Step '{bad[0]}' {run.steps[bad[0]]['status'].replace('_', ' ')}."
-                      if bad else "The run was stopped before this step started."}  # fmt: skip
+            entry |= {"status": "blocked", "reason": _why_blocked(run, bad)}
             run.save()
         elif len(run.processes) < run.jobs:
             if entry["attempts"] or (reason := reason_now(run, name)):
@@ -233,8 +232,9 @@ def start(run, name, reason):
     head = {key: value for key, value in run.record.items() if key != "steps"}
     run.processes[name] = StepProcess(
         {
-            "notebook": str(run.plan.root / step.notebook), "out": str(folder / f"{name}.ipynb"), "params": step.params,
-            "cwd": str(run.plan.root), "env": kernel_environment(work / "context.json"), "log": str(folder / f"{name}.log"),
+            "notebook": str(run.plan.root / step.notebook), "out": str(folder / f"{name}.ipynb"),
+            "params": step.params, "cwd": str(run.plan.root), "log": str(folder / f"{name}.log"),
+            "env": kernel_environment(work / "context.json"),
             "timeout_s": step.timeout_s, "root": str(run.plan.root), "run": run.record["run"], "step": name,
             "work": str(work), "page": {"run": head, "step": dict(entry)},
         },
@@ -254,6 +254,12 @@ def kernel_environment(
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     return {**os.environ, **own}
+
+
+def _why_blocked(run, bad):
+    if not bad:
+        return "The run was stopped before this step started."
+    return f"Step '{bad[0]}' ended as {run.steps[bad[0]]['status'].replace('_', ' ')}."
 
 
 def _is_over(entry):
@@ -356,7 +362,7 @@ def run_project(
     listen=None,  # called with the record at every change and some times a second
     on_wait=None,  # called with a message before waiting
 ) -> dict:  # as in run.json; `status` is succeeded, failed, gated or interrupted
-    "Run a project's steps. Raises `ConfigError` before anything starts, `RunError` where another run is going on."
+    "Run a project's steps. Raises `ConfigError` before anything starts, `Busy` while another run goes on."
     root = Path(root).absolute()
     name = new_run_id()
     with project_lock(root, name, wait, on_wait) as lost:
