@@ -8,6 +8,7 @@ __all__ = ['read_csv']
 # %% ../../nbs/10_data/02_csv.ipynb #bfe4e8c6
 import csv
 from collections import deque
+from itertools import islice
 
 import polars as pl
 
@@ -32,6 +33,22 @@ class _Lines:
         self.held.append(line)
         return line
 
+    def take(self, count):
+        "The next lines as they are, and the number of the first; none where some were given back."
+        taken = [] if self._back else list(islice(self.text, count))
+        self.number += len(taken)
+        return taken, self.number - len(taken) + 1
+
+    def more(self):
+        "Whether any line is left."
+        self._back.extend([] if self._back else islice(self.text, 1))
+        return bool(self._back)
+
+    def put_back(self, taken):
+        "Undo `take`."
+        self._back.extend(taken)
+        self.number -= len(taken)
+
     def give_back(self):
         "All lines of the row but the first."
         self._back.extendleft(reversed(self.held[1:]))
@@ -46,9 +63,8 @@ _QUOTES = {
 }
 
 
-def _records(text, delimiter):
+def _records(lines, delimiter):
     "First line number, fields (None where the row cannot be split), reason, text."
-    lines = _Lines(text)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         lines.held.clear()
@@ -92,9 +108,37 @@ def _header(records, name, delimiter, schema):
     return columns
 
 # %% ../../nbs/10_data/02_csv.ipynb #6875e8e3
-def _text_batches(rows, records, name, columns, size):
+def _split(taken, columns, delimiter):
+    "Lines split at the delimiter; None where one needs a closer look."
+    try:
+        lines = pl.Series("line", taken, dtype=pl.String).str.strip_chars_end("\r\n")
+    except UnicodeEncodeError:  # bytes of another encoding
+        return None
+    fields = lines.str.count_matches(delimiter, literal=True) + 1
+    if len(columns) == 1 or (fields != len(columns)).any() or lines.str.contains('"', literal=True).any():
+        return None
+    return lines.str.split_exact(delimiter, len(columns) - 1).struct.rename_fields(columns).struct.unnest()
+
+
+def _text_batches(rows, lines, name, columns, delimiter, size):
     "Frames of text columns, with the line and the text of each row beside them."
-    kept = []
+    while True:
+        taken, first = lines.take(size)
+        frame = _split(taken, columns, delimiter) if taken else None
+        if frame is not None:
+            yield frame, list(enumerate(taken, first))
+            continue
+        lines.put_back(taken)
+        kept = list(_whole(rows, islice(_records(lines, delimiter), size), name, columns))
+        if not kept and not lines.more():
+            return
+        values = zip(*(fields for _, _, fields in kept), strict=True) if kept else [[] for _ in columns]
+        series = [pl.Series(c, v, dtype=pl.String) for c, v in zip(columns, values, strict=True)]
+        yield pl.DataFrame(series), kept
+
+
+def _whole(rows, records, name, columns):
+    "Records with a field for each column; the others are set aside."
     for line, fields, reason, text in records:
         if fields is None:
             rows.reject(name, line, None, reason, text)
@@ -105,16 +149,7 @@ def _text_batches(rows, records, name, columns, size):
             bad = next(n for n, field in enumerate(fields) if undecodable(field))
             rows.reject(name, line, columns[bad], "bytes that are not in the file's encoding", text)
         else:
-            kept.append((line, text, fields))
-        if len(kept) >= size:
-            yield _text_frame(columns, kept), kept
-            kept = []
-    yield _text_frame(columns, kept), kept
-
-
-def _text_frame(columns, kept):
-    values = zip(*(fields for _, _, fields in kept), strict=True) if kept else [[] for _ in columns]
-    return pl.DataFrame([pl.Series(c, v, dtype=pl.String) for c, v in zip(columns, values, strict=True)])
+            yield line, text, fields
 
 # %% ../../nbs/10_data/02_csv.ipynb #a439b3bf
 def read_csv(
@@ -133,11 +168,11 @@ def read_csv(
         for path in files:
             for name, text in open_texts(path, encoding):
                 with readable(path):
-                    records = _records(text, delimiter)
-                    columns = _header(records, name, delimiter, schema)
+                    lines = _Lines(text)
+                    columns = _header(_records(lines, delimiter), name, delimiter, schema)
                     first = first or columns
                     _same_columns(name, columns, first)
-                    for frame, kept in _text_batches(rows, records, name, columns, batch_rows):
+                    for frame, kept in _text_batches(rows, lines, name, columns, delimiter, batch_rows):
                         good, refused = typed(frame, schema, null_values)
                         rows.reject_all(name, refused, kept)
                         yield good.select(first)

@@ -8,7 +8,7 @@ __all__ = ['redacted', 'url_secrets', 'sqlite_path', 'SqlRows', 'read_sql']
 # %% ../../nbs/10_data/03_sql.ipynb #27628f33
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -44,21 +44,17 @@ def url_secrets(
 # %% ../../nbs/10_data/03_sql.ipynb #33103140
 def _frame(batch):
     "A polars frame of an Arrow record batch, extension types unpacked."
-    import pyarrow as pa
-
-    columns = {}
     _no_name_twice(batch.schema.names)
+    columns = []
     for field, column in zip(batch.schema, batch.columns, strict=True):
         try:
-            if isinstance(field.type, pa.BaseExtensionType):
-                column = _unpacked(field, column.storage)
-            columns[field.name] = pl.Series(field.name, pl.from_arrow(column))
-        except (pl.exceptions.PolarsError, pa.ArrowInvalid) as error:
-            got = f"column '{field.name}' has the type {field.type}, which cannot be read: {error}".split(
-                "\n"
-            )[0]
+            if "Interval" in str(field.type):  # polars panics where there are no rows
+                raise pl.exceptions.ComputeError("an interval is no one length of time")
+            columns.append(_unpacked(field, pl.Series(field.name, column)))
+        except pl.exceptions.PolarsError as error:
+            got = f"column '{field.name}' cannot be read: {error}".split("\n")[0]
             raise DataError(got, do="Cast it in the query, e.g. to text", column=field.name) from None
-    return pl.DataFrame(list(columns.values()))
+    return pl.DataFrame(columns)
 
 
 def _no_name_twice(names):
@@ -67,33 +63,45 @@ def _no_name_twice(names):
         raise DataError(f"the query gives two columns named '{twice}'", do="Rename one with AS", column=twice)
 
 
-def _unpacked(field, column):
-    import pyarrow as pa
-
-    if str(field.type).startswith("extension<arrow.uuid"):
-        texts = pl.from_arrow(column).bin.encode("hex")
+def _unpacked(field, values):
+    extension = field.metadata.get(b"ARROW:extension:name", b"")
+    if extension == b"arrow.uuid":
         dashed = r"^(.{8})(.{4})(.{4})(.{4})(.{12})$"
-        return texts.str.replace(dashed, "${1}-${2}-${3}-${4}-${5}").to_arrow()
-    if (field.metadata or {}).get(b"ADBC:postgresql:typname") == b"numeric":
+        return values.bin.encode("hex").str.replace(dashed, "${1}-${2}-${3}-${4}-${5}")
+    values = values.ext.storage() if isinstance(values.dtype, pl.Extension) else values
+    if field.metadata.get(b"ADBC:postgresql:typname") == b"numeric":
         modifier = int(field.metadata.get(b"POSTGRESQL:typmod", -1)) - 4
-        exact = pa.decimal128(modifier >> 16, modifier & 0x7FF) if modifier >= 0 else pa.float64()
-        return column.cast(exact)
-    return column
+        return values.cast(pl.Decimal(modifier >> 16, modifier & 0x7FF) if modifier >= 0 else pl.Float64)
+    return values
 
 # %% ../../nbs/10_data/03_sql.ipynb #d86ebfd7
-def _sqlite(url, query, batch_rows):
-    import adbc_driver_sqlite.dbapi as adbc
+@contextmanager
+def _adbc(driver, uri):
+    "A function of a query and options that gives a reader of its batches."
+    from adbc_driver_manager import AdbcConnection, AdbcStatement
+    from arro3.core import RecordBatchReader
 
-    path = sqlite_path(url)
-    with closing(adbc.connect(f"file:{quote(str(path))}?mode=ro")) as connection:
-        types = _sqlite_types(connection, query)
+    with ExitStack() as opened:
+        connection = opened.enter_context(AdbcConnection(opened.enter_context(driver.connect(uri))))
+
+        def run(query, **options):
+            statement = opened.enter_context(AdbcStatement(connection))
+            statement.set_options(**options)
+            statement.set_sql_query(query)
+            return RecordBatchReader.from_stream(statement.execute_query()[0])
+
+        yield run
+
+
+def _sqlite(url, query, batch_rows):
+    import adbc_driver_sqlite as driver
+
+    size = {"adbc.sqlite.query.batch_rows": str(batch_rows)}
+    with _adbc(driver, f"file:{quote(str(sqlite_path(url)))}?mode=ro") as run:
         # The driver tells types by the first rows, which may all be null: put a row of values first
-        first = ", ".join(f"{value} AS {_quoted(name, url)}" for name, value in types.items())
-        with closing(connection.cursor()) as cursor:
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": batch_rows})
-            cursor.execute(f"SELECT {first} UNION ALL SELECT * FROM ({query}\n)")
-            reader = cursor.fetch_record_batch()
-            yield from (batch if number else batch.slice(1) for number, batch in enumerate(reader))
+        first = ", ".join(f"{value} AS {_quoted(name)}" for name, value in _sqlite_types(run, query).items())
+        reader = run(f"SELECT {first} UNION ALL SELECT * FROM ({query}\n)", **size)
+        yield from (batch if number else batch.slice(1) for number, batch in enumerate(reader))
 
 
 def sqlite_path(
@@ -115,17 +123,16 @@ def sqlite_path(
 _SQLITE_FIRST = {"integer": "0", "real": "0.0", "text": "''", "blob": "x''", "null": "''"}
 
 
-def _sqlite_types(connection, query):
+def _sqlite_types(run, query):
     "Column -> a literal of the type that all its values have."
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(f"SELECT * FROM ({query}\n) LIMIT 0")
-        names = [column[0] for column in cursor.description]
+    names = run(f"SELECT * FROM ({query}\n) LIMIT 0").schema.names
     _no_name_twice(names)
     kinds = [kind for kind in _SQLITE_FIRST if kind != "null"]
-    counts = ", ".join(f"sum(typeof({_quoted(name)}) = '{kind}')" for name in names for kind in kinds)
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(f"SELECT {counts} FROM ({query}\n)")
-        row = cursor.fetchone()
+    counts = [f"sum(typeof({_quoted(name)}) = '{kind}')" for name in names for kind in kinds]
+    row = []
+    for at in range(0, len(counts), 1_000):  # SQLite gives no more than 2,000 columns
+        part = ", ".join(f"{count} AS c{number}" for number, count in enumerate(counts[at : at + 1_000]))
+        row += next(_frame(batch).row(0) for batch in run(f"SELECT {part} FROM ({query}\n)"))
     found = {}
     for number, name in enumerate(names):
         seen = {
@@ -148,25 +155,26 @@ def _quoted(name, url=""):
 
 # %% ../../nbs/10_data/03_sql.ipynb #1eafc406
 def _postgresql(url, query, batch_rows):
-    import adbc_driver_postgresql.dbapi as adbc
+    import adbc_driver_postgresql as driver
 
-    with closing(adbc.connect(url)) as connection, closing(connection.cursor()) as cursor:
-        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": 100 * batch_rows})
-        cursor.execute(query)
-        yield from _with_types(cursor.fetch_record_batch())
+    size = {"adbc.postgresql.batch_size_hint_bytes": str(100 * batch_rows)}
+    with _adbc(driver, url) as run:
+        yield from _with_types(run(query, **size))
 
 
 def _connectorx(url, query, batch_rows):
     import connectorx
+    from arro3.core import RecordBatchReader
 
-    yield from _with_types(connectorx.read_sql(url, query, return_type="arrow_stream", batch_size=batch_rows))
+    stream = connectorx.read_sql(url, query, return_type="arrow_stream", batch_size=batch_rows)
+    yield from _with_types(RecordBatchReader.from_stream(stream))
 
 
 def _with_types(reader):
     "The batches behind an empty one, so that a query without rows still tells its columns."
-    import pyarrow as pa
+    from arro3.core import Table
 
-    yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+    yield Table.from_batches([], schema=reader.schema)
     yield from reader
 
 
