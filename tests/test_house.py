@@ -127,4 +127,6 @@ def test_the_readme_is_the_index_notebook():
     from nbconvert import MarkdownExporter
 
     body, _ = MarkdownExporter().from_filename(ROOT / "nbs/index.ipynb")
+    body = body.replace("](images/", "](nbs/images/")
     assert (ROOT / "README.md").read_text(encoding="utf-8").strip() == body.strip(), "run `make readme`"
+    assert (ROOT / "nbs/images/report.png").exists() and body.count("\n") < 110  # two screens
