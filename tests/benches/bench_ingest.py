@@ -1,4 +1,4 @@
-"Ingestion: seconds and peak memory of loads into a table, each in a process of its own, beside the bare libraries."
+"Ingestion: seconds and peak memory of loads into a table, each in a new process, beside bare libraries."
 
 import argparse
 import csv
@@ -75,7 +75,13 @@ def read_csv_typed(folder):
 
     from mlworkbench.data.sources import read_csv
 
-    schema = {"id": pl.Int64, "amount": pl.Float64, "customer": pl.String, "hour": pl.Int64, "at": pl.Datetime("us")}
+    schema = {
+        "id": pl.Int64,
+        "amount": pl.Float64,
+        "customer": pl.String,
+        "hour": pl.Int64,
+        "at": pl.Datetime("us"),
+    }
     return read_csv(folder / "rows.csv", schema)
 
 
@@ -94,7 +100,9 @@ def read_json_lines(folder):
 def bare_sqlite(folder, store):
     import polars as pl
 
-    frame = pl.read_database("SELECT * FROM rows", sqlite3.connect(folder / "rows.db"), infer_schema_length=None)
+    frame = pl.read_database(
+        "SELECT * FROM rows", sqlite3.connect(folder / "rows.db"), infer_schema_length=None
+    )
     frame.write_delta(store)
     return pl.scan_delta(str(store))
 
@@ -136,11 +144,13 @@ def main(rows=1_000_000, repeats=3):
     with tempfile.TemporaryDirectory() as folder:
         make_sources(Path(folder), rows)
         results = {what: [] for what in LOADS}
-        for repeat in range(repeats):
+        for _ in range(repeats):
             for what in LOADS:
                 for store in Path(folder).glob("store-*"):
                     subprocess.run(["rm", "-rf", str(store)], check=True)
-                done = subprocess.run([sys.executable, __file__, "--measure", what, folder], capture_output=True, text=True)
+                done = subprocess.run(
+                    [sys.executable, __file__, "--measure", what, folder], capture_output=True, text=True
+                )
                 if done.returncode:
                     sys.exit(f"{what}: {done.stderr}")
                 results[what].append(json.loads(done.stdout))
