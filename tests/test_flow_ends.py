@@ -113,6 +113,18 @@ def test_a_runner_that_is_told_to_stop(tmp_path, number, word):
     assert Project(root).store.read("runs").collect()["status"].to_list() == ["interrupted", "blocked"]
 
 
+def test_a_runner_that_is_told_to_stop_before_the_first_cell(tmp_path):
+    root = waiting(tmp_path)
+    runner = begin(root, "run")
+    wait_for(lambda: newest_record(root))
+    code, record, _ = end(runner, signal.SIGTERM)
+    assert code == 130 and record["status"] == "interrupted"
+    assert set(statuses(record).values()) <= {"interrupted", "blocked"} and not Project(root).store.exists(
+        "raw"
+    )
+    assert newest_record(root)["status"] == "interrupted" and lock_holder(root) is None
+
+
 def test_a_kernel_that_is_interrupted_or_killed_from_outside(tmp_path):
     root = waiting(tmp_path)
     runner = begin(root, "run")
@@ -199,6 +211,19 @@ def test_a_disk_that_is_full_while_the_record_is_written(tmp_path):
     assert code == 1 and "cannot write" in answer["error"] and "run.json" in answer["error"]
     assert "Traceback" not in err and lock_holder(root) is None
     assert call(root, "run")[0] == 0
+
+
+def test_a_runner_that_cannot_write_its_state(tmp_path):
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "head": PLAIN, "code": ["os.mkdir('.mlworkbench/state.json')"]},
+        {"name": "2_next", "head": PLAIN, "code": ["1"]},
+    )
+    code, answer, err = call(root, "run", "--jobs", "1")
+    record = newest_record(root)
+    assert code == 1 and "state.json" in answer["error"] and "Traceback" not in err
+    assert record["status"] == "failed" and "could not go on" in record["reason"]
+    assert statuses(record) == {"1_in": "succeeded", "2_next": "blocked"} and lock_holder(root) is None
 
 
 def test_a_notebook_too_big_to_be_saved_does_not_publish(tmp_path):

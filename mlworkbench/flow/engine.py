@@ -16,7 +16,7 @@ import signal
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -160,7 +160,7 @@ class Engine:
             self.client.start_new_kernel(cwd=os.getcwd())
             self.process = manager.provisioner.process
             self.tell("kernel", self.process.pid)
-            with self.client.setup_kernel(cleanup_kc=True):
+            with self.client.setup_kernel(cleanup_kc=True), self.abandoned_when_stopped():
                 self.run_cells()
             return ended("succeeded")
         except CellExecutionError as error:
@@ -175,15 +175,11 @@ class Engine:
 
     def run_cells(self):
         code = [i for i, cell in enumerate(self.nb.cells) if cell.cell_type == "code"]
-        try:
-            for number, self.cell in enumerate(code, start=1):
-                self.tell("cell", number, len(code))
-                self.run_cell(self.nb.cells[self.cell])
-            self.over, self.cell = True, None
-            self.client.set_widgets_metadata()
-        except Stopped:
-            self.abandon()
-            raise
+        for number, self.cell in enumerate(code, start=1):
+            self.tell("cell", number, len(code))
+            self.run_cell(self.nb.cells[self.cell])
+        self.over, self.cell = True, None
+        self.client.set_widgets_metadata()
 
     def run_cell(self, cell):
         if self.stopping:
@@ -222,13 +218,18 @@ class Engine:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
 
-    def abandon(self):
+    @contextmanager
+    def abandoned_when_stopped(self):
         "Kill the kernel and forget what was asked of it, so that closing the client does not wait."
         from jupyter_core.utils import ensure_event_loop
 
-        self.signal_kernel(signal.SIGKILL)
-        for task in asyncio.all_tasks(ensure_event_loop()):
-            task.cancel()
+        try:
+            yield
+        except Stopped:
+            self.signal_kernel(signal.SIGKILL)
+            for task in asyncio.all_tasks(ensure_event_loop()):
+                task.cancel()
+            raise
 
     def save(self):
         self.saved = time.monotonic()

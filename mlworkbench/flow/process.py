@@ -126,6 +126,8 @@ def run_child(
     except Exception as error:
         outcome = {**outcome, **exception_outcome(error)}
     tell("done", outcome)
+    connection.close()
+    os._exit(0)  # what a kernel that was killed has left in this process must not hold it up
 
 
 def _follow_parent():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GOOD', 'MAY_PASS', 'PATIENCE_S', 'new_record', 'overall_status', 'Run', 'reason_now', 'reuse', 'nothing_to_do',
-           'start_ready', 'start', 'kernel_environment', 'heard', 'ended', 'stop', 'lose_patience', 'stop_on_signals',
-           'run_project', 'conclude']
+           'abort', 'start_ready', 'start', 'kernel_environment', 'heard', 'ended', 'stop', 'follow_up',
+           'stop_on_signals', 'run_project', 'conclude']
 
 # %% ../../nbs/90_flow/03_runner.ipynb #7d143d7f
 import os
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import __version__
+from ..core.config import load_settings
 from ..core.errors import RunError
 from .cache import State, cache_key, reason_to_run
 from .finish import finish_step
@@ -114,7 +115,7 @@ class Run:
         read = {table for name in plan.names for table in plan.graph.steps[name].reads}
         self.pins = {t: v for t, v in plan.tables.versions(read).items() if v is not None}
         self.parts, self.processes, self.deadlines = {}, {}, {}
-        self.stopping, self.written = "", 0.0
+        self.stopping, self.impatient, self.asked, self.written = "", False, set(), 0.0
 
     def go(self):
         "Until no step is running and none can start."
@@ -127,11 +128,13 @@ class Run:
                     if not process.running:
                         del self.processes[name]
                         ended(self, name, process)
-                lose_patience(self)
+                follow_up(self)
                 self.listen(self.record)
-        finally:
+        except BaseException as error:
             for process in self.processes.values():
                 process.kill()
+            abort(self, error)
+            raise
 
     def save(self, rarely=False):
         if not rarely or time.monotonic() - self.written > 1.0:
@@ -185,6 +188,20 @@ def nothing_to_do(
     run.record |= {"reason": f"Nothing has changed since run {since}.", "recorded": False}
     run.record["seconds"] = seconds_between(run.record["started"], run.record["ended"])
     return True
+
+
+def abort(
+    run: Run,
+    error: BaseException,
+) -> None:
+    "The runner itself cannot go on: say so in the record, if that can be written."
+    for entry in run.record["steps"]:
+        if entry["status"] in ("pending", "running"):
+            entry["status"] = "blocked" if entry["status"] == "pending" else "interrupted"
+            entry["reason"] = f"The runner could not go on: {error}"
+    run.record |= {"status": "failed", "reason": f"The runner could not go on: {error}", "ended": now()}
+    with suppress(Exception):
+        run.save()
 
 # %% ../../nbs/90_flow/03_runner.ipynb #5ffe57fa
 def start_ready(run):
@@ -271,9 +288,7 @@ def heard(run, entry, kind, *facts):
     if kind == "cell":
         entry["cell"], entry["cells"] = facts
     elif kind == "phase" and entry["name"] in run.deadlines:
-        run.deadlines[entry["name"]] = (
-            time.monotonic() + 10 * PATIENCE_S
-        )  # its time is over only while it computes
+        run.deadlines[entry["name"]] = time.monotonic() + 10 * PATIENCE_S  # to publish may take long
     run.save(rarely=True)
 
 
@@ -283,7 +298,8 @@ def ended(run, name, process):
     run.deadlines.pop(name, None)
     if "writes" not in outcome:  # the process was killed before it could finish the step
         outcome["error"]["cell"] = _running_cell(process.job["out"], entry["cell"])
-        outcome["status"] = process.job.get("overdue", outcome["status"])
+        asked = "interrupted" if run.stopping else outcome["status"]
+        outcome["status"] = process.job.get("overdue", asked)
         outcome = finish_step(process.job, outcome)
     log = Path(process.job["log"])
     if log.exists() and not log.stat().st_size:
@@ -312,17 +328,19 @@ def _running_cell(notebook, number):
 
 
 def stop(run, why):
-    "Ask all steps to end; asked again, end them."
-    again, run.stopping = run.stopping, why
-    for name, process in run.processes.items():
-        process.kill() if again else process.stop()
-        run.deadlines[name] = time.monotonic() + PATIENCE_S
+    "Called by a signal, at any moment: only take note. Asked again, there is no more patience."
+    run.impatient = bool(run.stopping)
+    run.stopping = why
 
 
-def lose_patience(run):
-    "Kill what did not end although it was asked to, or although its time is over."
+def follow_up(run):
+    "Ask the steps of a run that was stopped to end; kill what does not, and what has no time left."
     for name, process in run.processes.items():
-        if time.monotonic() > run.deadlines.get(name, float("inf")):
+        if run.stopping and name not in run.asked:
+            process.stop()
+            run.asked.add(name)
+            run.deadlines[name] = time.monotonic() + PATIENCE_S
+        if run.impatient or time.monotonic() > run.deadlines.get(name, float("inf")):
             process.job["overdue"] = "interrupted" if run.stopping else "timed_out"
             process.kill()
 
@@ -365,6 +383,7 @@ def run_project(
     "Run a project's steps. Raises `ConfigError` before anything starts, `Busy` while another run goes on."
     root = Path(root).absolute()
     name = new_run_id()
+    load_settings(root)  # no lock in a folder that is no project
     with project_lock(root, name, wait, on_wait) as lost:
         if lost:
             mark_lost(root / "runs", lost)
