@@ -20,7 +20,9 @@ setup(
     name=settings["lib_name"],
     version=settings["version"],
     description=settings["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8") if (here / "README.md").exists() else "",
+    long_description=(here / "README.md").read_text(encoding="utf-8")
+    if (here / "README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     author=settings["author"],
     url=settings["git_url"],

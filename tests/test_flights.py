@@ -44,7 +44,9 @@ def champion(flights):
 
 def test_every_step_succeeds_and_a_second_run_reuses_them(flights):
     project, record = flights
-    assert [(step["name"], step["status"]) for step in record["steps"]] == [(name, "succeeded") for name in STEPS]
+    assert [(step["name"], step["status"]) for step in record["steps"]] == [
+        (name, "succeeded") for name in STEPS
+    ]
     again = run("run", cwd=project.root)
     assert {step["status"] for step in again["steps"]} == {"cached"}
 
@@ -105,7 +107,12 @@ def test_batch_and_online_say_the_same(flights, champion):
     project, _ = flights
     scored = project.store.read("predictions").collect()
     key = ["carrier", "flight", "origin", "time_hour"]
-    rows = project.store.read("to_score").collect().join(scored.select(*key, "score"), on=key).sample(200, seed=1)
+    rows = (
+        project.store.read("to_score")
+        .collect()
+        .join(scored.select(*key, "score"), on=key)
+        .sample(200, seed=1)
+    )
     assert scored.height == project.store.read("to_score").select(pl.len()).collect().item()
     online = [champion.predict_row(row) for row in rows.iter_rows(named=True)]
     np.testing.assert_allclose(online, rows["score"], rtol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted(p for p in (ROOT / "nbs").glob("[0-9]*/*.ipynb"))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-HEAVY = "torch lightgbm pandas plotly ipywidgets papermill label_studio_sdk sklearn duckdb polars pydantic".split()
+HEAVY = ["torch", "lightgbm", "pandas", "plotly", "ipywidgets", "papermill", "label_studio_sdk", "sklearn", "duckdb", "polars", "pydantic"]
 
 
 def cells(notebook, kind="code"):
@@ -44,7 +44,9 @@ def imported_modules(path, package):
 
 
 def test_imports_only_run_downwards():
-    ranks = {f"mlworkbench.{module_of(notebook)}": rank_of(notebook) for notebook in LIBRARY if module_of(notebook)}
+    ranks = {
+        f"mlworkbench.{module_of(notebook)}": rank_of(notebook) for notebook in LIBRARY if module_of(notebook)
+    }
     assert len(ranks) > 20 and len(set(ranks.values())) == len(ranks), "two notebooks share a number"
     wrong = []
     for module, rank in ranks.items():
@@ -100,11 +102,17 @@ def test_pipeline_notebooks_read_as_reports(notebook):
     content = json.loads(notebook.read_text(encoding="utf-8"))
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert "parameters" in code[0]["metadata"].get("tags", []), "the first code cell is tagged parameters"
-    assert content["cells"][0]["cell_type"] == "markdown" and content["cells"][0]["source"][0].startswith("# ")
+    assert content["cells"][0]["cell_type"] == "markdown" and content["cells"][0]["source"][0].startswith(
+        "# "
+    )
     assert 5 <= len(code) - 2 <= 12 or notebook.parent.name == "blank", f"{len(code)} code cells"
     for cell in code:
         tree = ast.parse("".join(cell["source"]))
-        long = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 5]
+        long = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 5
+        ]
         assert not long, "functions longer than 5 lines belong in the library"
 
 
@@ -120,7 +128,9 @@ def test_nothing_unpickles_and_no_path_of_one_machine_is_written():
         if path.suffix in (".py", ".ipynb", ".md", ".toml", ".yml") and name != "tests/test_house.py":
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"pickle\.load\(|joblib\.load\(|torch\.load\(", text), name
-            assert not re.search(r"/home/\w+/|/Users/\w+/|/work/", text), f"{name} names a path of one machine"
+            assert not re.search(r"/home/\w+/|/Users/\w+/|/work/", text), (
+                f"{name} names a path of one machine"
+            )
 
 
 def test_the_readme_is_the_index_notebook():

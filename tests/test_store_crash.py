@@ -63,7 +63,9 @@ def test_a_killed_writer_leaves_the_last_version_readable(tmp_path):
 
 def test_two_processes_appending_at_once_lose_nothing(tmp_path):
     command = [sys.executable, "-c", APPEND, str(tmp_path)]
-    writers = [subprocess.Popen([*command, str(number)]) for number in range(2)]  # both also race to create it
+    writers = [
+        subprocess.Popen([*command, str(number)]) for number in range(2)
+    ]  # both also race to create it
     assert [writer.wait(120) for writer in writers] == [0, 0]
     store = Store(tmp_path)
     assert store.read("events").collect().unique().height == 60
@@ -75,7 +77,9 @@ def _with_little_room(folder):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = Store(folder)
     try:
-        store.write("numbers", pl.DataFrame({"number": range(1_000_000)}).sample(fraction=1.0, shuffle=True, seed=1))
+        store.write(
+            "numbers", pl.DataFrame({"number": range(1_000_000)}).sample(fraction=1.0, shuffle=True, seed=1)
+        )
     except StoreError as error:
         print(error)
         os._exit(7)

@@ -13,8 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command, cwd, **more):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "JPY_", "JUPYTER"))}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=clean, **more)
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "JPY_", "JUPYTER"))
+    }
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=clean, **more
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

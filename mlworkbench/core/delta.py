@@ -191,7 +191,9 @@ def explained(
         yield
     except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
         text = str(error).split("\n")[0]
-        if any(f"os error {number})" in str(error) or getattr(error, "errno", 0) == number for number in _FULL):
+        if any(
+            f"os error {number})" in str(error) or getattr(error, "errno", 0) == number for number in _FULL
+        ):
             do = "Free some space and run again; the last version is untouched"
             raise StoreError(f"table '{table}': the disk is full ({text})", do=do, table=table) from error
         raise StoreError(f"table '{table}': {text}", table=table) from error

@@ -98,7 +98,12 @@ def _moments(ordered):
         return column | {"min": None, "max": None, "mean": 0.0, "m2": 0.0, "histogram": None}
     with np.errstate(over="ignore", invalid="ignore"):
         mean, variance = float(ordered.mean(dtype=np.float64)), float(ordered.var(dtype=np.float64))
-    column |= {"min": ordered[0].item(), "max": ordered[-1].item(), "mean": mean, "m2": variance * len(ordered)}
+    column |= {
+        "min": ordered[0].item(),
+        "max": ordered[-1].item(),
+        "mean": mean,
+        "m2": variance * len(ordered),
+    }
     return column | {"histogram": sketch.histogram(ordered)}
 
 # %% ../../nbs/00_core/04_profile.ipynb #4c89ca56
@@ -161,7 +166,9 @@ def _merge_numbers(a, b, points):
     both = [np.concatenate([a["points"][i], b["points"][i]]) for i in (0, 1)]
     slack = a["points"][2] + b["points"][2]
     # thinning seldom and to more points than a batch has keeps the error small
-    merged["points"] = sketch.thin_points(*both, slack, 4 * points) if len(both[0]) > 64 * points else (*both, slack)
+    merged["points"] = (
+        sketch.thin_points(*both, slack, 4 * points) if len(both[0]) > 64 * points else (*both, slack)
+    )
     return merged
 
 
@@ -185,7 +192,9 @@ def _pack(column):
         return packed
     packed["distinct"], packed["distinct_error"] = _distinct(column)
     filled = column["registers"]
-    packed["sketch"] = None if filled is None else base64.b64encode(zlib.compress(filled.tobytes(), 9)).decode()
+    packed["sketch"] = (
+        None if filled is None else base64.b64encode(zlib.compress(filled.tobytes(), 9)).decode()
+    )
     packed["hash"] = column["hash"]
     complete = not column["top_error"] and len(column["top"]) <= LEVELS
     top, error = sketch.trim_counts(column["top"], column["top_error"], LEVELS if complete else TOP)
@@ -284,7 +293,9 @@ def quantile(
 ) -> float | list[float]:  # the value below which that share of the finite values lies
     "Quantile of a profiled column, right in rank to within its `rank_error`. Raises `DataError` for other kinds."
     if not column.get("n"):
-        raise DataError(f"a column of kind {column['kind']!r}", accepted="a number or time column with values")
+        raise DataError(
+            f"a column of kind {column['kind']!r}", accepted="a number or time column with values"
+        )
     points, weights, _ = _unpack(column)["points"]
     share = np.asarray(share)
     chosen = np.searchsorted(np.cumsum(weights) / np.sum(weights), share - 1e-12).clip(max=len(points) - 1)

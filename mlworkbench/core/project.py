@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from .config import FILE, load_settings
-from .errors import ConfigError, RunError, StoreError, WorkbenchError, nearest
+from .errors import ConfigError, StoreError, WorkbenchError, nearest
 from .findings import finding_lines, findings_html, make_findings
 from .staging import Staging, write_atomic
 from .store import Store

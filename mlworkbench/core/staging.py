@@ -60,7 +60,9 @@ class Staging:
 
     def add_tag(self, step, table, name):
         "Stage a tag for the version that the waiting writes to its table will make."
-        self._save([*self.writes(), {"step": step, "table": table, "mode": "tag", "name": name, "metadata": None}])
+        self._save(
+            [*self.writes(), {"step": step, "table": table, "mode": "tag", "name": name, "metadata": None}]
+        )
 
     def discard(self, table=None):
         "Drop the waiting writes of one table, or all."

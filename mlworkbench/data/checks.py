@@ -53,7 +53,9 @@ def column_rules(
         add("null", pl.col(source or name).is_null(), "is null")
     if column.min is not None or column.max is not None:
         low, high = column.min, column.max
-        shown = f"below {low}" if high is None else f"above {high}" if low is None else f"outside {low} to {high}"
+        shown = (
+            f"below {low}" if high is None else f"above {high}" if low is None else f"outside {low} to {high}"
+        )
         add("range", _outside(c, low, high, dtype), f"is {shown}")
     if column.values is not None:
         add("values", ~text.is_in(column.values), "is not one of the accepted values")
@@ -79,7 +81,11 @@ def _bound(value, dtype):
         value = value if isinstance(value, datetime) else datetime.combine(value, time())
         if dtype.time_zone and value.tzinfo is None:
             return pl.lit(value).dt.replace_time_zone(dtype.time_zone)
-        return pl.lit(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone) if dtype.time_zone else pl.lit(value)
+        return (
+            pl.lit(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone)
+            if dtype.time_zone
+            else pl.lit(value)
+        )
     return value
 
 # %% ../../nbs/10_data/08_checks.ipynb #aa095203
@@ -92,7 +98,9 @@ def key_values(
     dtype = dtypes[columns[0]]
     if _is_plain(columns, dtypes):
         return pl.col(columns[0]).to_physical() if dtype.is_temporal() else pl.col(columns[0])
-    return functools.reduce(operator.add, (pl.col(name).hash(salt * 1000 + i) for i, name in enumerate(columns)))
+    return functools.reduce(
+        operator.add, (pl.col(name).hash(salt * 1000 + i) for i, name in enumerate(columns))
+    )
 
 
 def _is_plain(columns, dtypes):
@@ -152,7 +160,9 @@ def _plan(lf, schema, subject, salt):
 
 
 def _plan_presence(plan, schema):
-    for name in (name for name, column in schema.columns.items() if column.required and name not in plan.dtypes):
+    for name in (
+        name for name, column in schema.columns.items() if column.required and name not in plan.dtypes
+    ):
         hint = nearest(name, [other for other in plan.raw if other not in schema.columns])
         plan.add("column_missing", name, "fail", f"column '{name}' is missing. {hint}".strip())
     if not schema.extra_columns:
@@ -230,7 +240,9 @@ def _try(plan, rule):
     try:
         result = pl.Schema(plan.dtypes | raw).to_frame().select(rule.bad.alias("bad"))
     except pl.exceptions.PolarsError as error:
-        raise ConfigError(f"'{rule.name}' cannot be checked: {error}", do="Change the schema", rule=rule.name) from None
+        raise ConfigError(
+            f"'{rule.name}' cannot be checked: {error}", do="Change the schema", rule=rule.name
+        ) from None
     if result["bad"].dtype != pl.Boolean:
         got = f"rule '{rule.name}' gives {result['bad'].dtype}"
         raise ConfigError(got, "an expression that is true or false", rule=rule.name)
@@ -281,9 +293,13 @@ def _null_finding(plan, name, column, share):
 
 def _freshness_finding(plan, fresh, newest, now):
     if newest is None:
-        return plan.add("freshness", fresh.column, "fail", f"{fresh.column} has no value, so its age is not known")
+        return plan.add(
+            "freshness", fresh.column, "fail", f"{fresh.column} has no value, so its age is not known"
+        )
     if not isinstance(newest, date):
-        raise ConfigError(f"freshness of '{fresh.column}'", "a date or datetime column", key="freshness.column")
+        raise ConfigError(
+            f"freshness of '{fresh.column}'", "a date or datetime column", key="freshness.column"
+        )
     moment = newest if isinstance(newest, datetime) else datetime.combine(newest, time())
     age = now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     if age > fresh.limit():
@@ -353,7 +369,8 @@ def check_frame(
     frame: pl.DataFrame | pl.LazyFrame,  # a lazy frame is streamed, twice where a row rule fails
     schema: Schema,
     subject: str = "",  # name of the table, put before each column's name
-    now: datetime | None = None,  # what freshness is measured against, with its time zone; None for this moment
+    now: datetime
+    | None = None,  # what freshness is measured against, with its time zone; None for this moment
 ) -> CheckResult:  # its parts are of the kind of `frame`
     "Check a frame against a schema. Raises `ConfigError` where the schema asks for what cannot be checked."
     lf, salt, bad = frame.lazy(), 0, None
@@ -384,7 +401,9 @@ def _rule_finding(plan, rule, rows, limit):
 
 def _split(lf, failed, plan):
     flags = [f"bad:{i}" for i in range(len(failed))]
-    as_read = [pl.col(RAW + name).alias(name) if name in plan.converted else pl.col(name) for name in plan.raw]
+    as_read = [
+        pl.col(RAW + name).alias(name) if name in plan.converted else pl.col(name) for name in plan.raw
+    ]
     if not failed:
         reasons = pl.lit(None, dtype=pl.List(pl.String)).alias(REASONS)
         return lf.select(*plan.raw), lf.select(*as_read, reasons).clear()

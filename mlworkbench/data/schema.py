@@ -23,8 +23,32 @@ from ..core.profile import profile_frame
 
 # %% ../../nbs/10_data/05_schema.ipynb #29129ec6
 DTYPES = (
-    *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64", "Decimal"),
-    *("Boolean", "String", "Binary", "Date", "Datetime", "Time", "Duration", "Categorical", "Enum", "List", "Struct"),
+    *(
+        "Int8",
+        "Int16",
+        "Int32",
+        "Int64",
+        "UInt8",
+        "UInt16",
+        "UInt32",
+        "UInt64",
+        "Float32",
+        "Float64",
+        "Decimal",
+    ),
+    *(
+        "Boolean",
+        "String",
+        "Binary",
+        "Date",
+        "Datetime",
+        "Time",
+        "Duration",
+        "Categorical",
+        "Enum",
+        "List",
+        "Struct",
+    ),
 )
 
 
@@ -36,7 +60,11 @@ def dtype_name(
         return str(dtype.base_type())
     if dtype == pl.List:
         return f"List({dtype_name(dtype.inner)})"
-    facts = {pl.Datetime: ("time_unit", "time_zone"), pl.Duration: ("time_unit",), pl.Decimal: ("precision", "scale")}
+    facts = {
+        pl.Datetime: ("time_unit", "time_zone"),
+        pl.Duration: ("time_unit",),
+        pl.Decimal: ("precision", "scale"),
+    }
     parts = [getattr(dtype, name) for name in facts.get(dtype.base_type(), ())]
     shown = ", ".join(str(part) for part in parts if part is not None)
     return f"{dtype.base_type()}({shown})" if shown else str(dtype)
@@ -48,7 +76,9 @@ def parse_dtype(
     "The type of a short name. Raises `ValueError` naming the nearest type."
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", name)
     if not match or match[1] not in DTYPES:
-        raise ValueError(f"{name!r} is not a type; accepted: {', '.join(DTYPES)}. {nearest(name, DTYPES)}".rstrip())
+        raise ValueError(
+            f"{name!r} is not a type; accepted: {', '.join(DTYPES)}. {nearest(name, DTYPES)}".rstrip()
+        )
     base, inside = getattr(pl, match[1]), match[2]
     parts = [part.strip() for part in inside.split(",")] if inside else []
     if base is pl.List:
@@ -99,7 +129,9 @@ def _from_text(column, want):
     if want != pl.Datetime:
         return None
     if want.time_zone:
-        return _zoned(column.str.to_datetime("%+", time_zone="UTC", time_unit=want.time_unit, strict=False), want)
+        return _zoned(
+            column.str.to_datetime("%+", time_zone="UTC", time_unit=want.time_unit, strict=False), want
+        )
     formats = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f")
     return pl.coalesce(column.str.to_datetime(f, time_unit=want.time_unit, strict=False) for f in formats)
 
@@ -119,7 +151,9 @@ class Column(_Checked):
     min: Any = Field(None, description="the least value: a number, date, datetime or time")
     max: Any = None
     values: list | None = Field(None, description="the accepted values")
-    pattern: str | None = Field(None, description="a regular expression found in every text; anchor it with ^ and $")
+    pattern: str | None = Field(
+        None, description="a regular expression found in every text; anchor it with ^ and $"
+    )
     min_length: int | None = Field(None, ge=0, description="characters of a text")
     max_length: int | None = Field(None, ge=0)
 
@@ -132,8 +166,12 @@ class Column(_Checked):
     @field_validator("min", "max")
     @classmethod
     def plain_bound(cls, value):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | date | time)):
-            raise ValueError(f"{value!r} is no bound; accepted: a number, date, datetime or time without quotes")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float | date | time)
+        ):
+            raise ValueError(
+                f"{value!r} is no bound; accepted: a number, date, datetime or time without quotes"
+            )
         return value
 
     @field_validator("pattern")
@@ -150,7 +188,9 @@ class Freshness(_Checked):
     "How old the newest value of a time column may be."
 
     column: str
-    max_age: str = Field(pattern=r"^\d+(\.\d+)?[mhdw]$", description="minutes, hours, days or weeks, e.g. '36h'")
+    max_age: str = Field(
+        pattern=r"^\d+(\.\d+)?[mhdw]$", description="minutes, hours, days or weeks, e.g. '36h'"
+    )
 
     def limit(self) -> timedelta:
         "`max_age` as a time span."
@@ -161,14 +201,20 @@ class Freshness(_Checked):
 class Schema(_Checked):
     "What a table should look like."
 
-    key: list[str] = Field(default_factory=list, description="columns whose values together occur once and are never null")
+    key: list[str] = Field(
+        default_factory=list, description="columns whose values together occur once and are never null"
+    )
     min_rows: int | None = Field(None, ge=0)
     max_rows: int | None = Field(None, ge=0)
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="share of rows a rule may quarantine before it is a 'fail'")
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="share of rows a rule may quarantine before it is a 'fail'"
+    )
     extra_columns: bool = Field(True, description="may the table have columns that are not listed here")
     freshness: Freshness | None = None
     columns: dict[str, Column] = Field(default_factory=dict)
-    rules: dict[str, str | pl.Expr] = Field(default_factory=dict, description="name = 'SQL that is true of a good row'")
+    rules: dict[str, str | pl.Expr] = Field(
+        default_factory=dict, description="name = 'SQL that is true of a good row'"
+    )
 
     @field_validator("rules")
     @classmethod
@@ -205,9 +251,15 @@ def _explain(problem):
     location, kind = problem["loc"], problem["type"]
     key = ".".join(map(str, location))
     if kind == "extra_forbidden":
-        section = {"columns": Column, "freshness": Freshness}.get(location[0], Schema) if len(location) > 1 else Schema
+        section = (
+            {"columns": Column, "freshness": Freshness}.get(location[0], Schema)
+            if len(location) > 1
+            else Schema
+        )
         known = list(section.model_fields)
-        return f"unknown key '{key}' (accepted: {', '.join(known)}). {nearest(location[-1], known)}".rstrip(" .")
+        return f"unknown key '{key}' (accepted: {', '.join(known)}). {nearest(location[-1], known)}".rstrip(
+            " ."
+        )
     if kind == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -222,7 +274,9 @@ def to_toml(
     values = schema.model_dump(exclude_defaults=True)
     for name, rule in values.get("rules", {}).items():
         if not isinstance(rule, str):
-            raise ConfigError(f"rule '{name}' is a polars expression", "a rule as SQL text", key=f"rules.{name}")
+            raise ConfigError(
+                f"rule '{name}' is a polars expression", "a rule as SQL text", key=f"rules.{name}"
+            )
     columns = values.pop("columns", {})
     sections = {name: values.pop(name) for name in ("freshness", "rules") if name in values}
     sections |= {f"columns.{_toml_key(name)}": column for name, column in columns.items()}
@@ -260,11 +314,15 @@ def from_toml(
     try:
         return Schema.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise ConfigError(f"there is no {path}", do="Write one with `to_toml(infer_schema(frame), path)`", file=path) from None
+        raise ConfigError(
+            f"there is no {path}", do="Write one with `to_toml(infer_schema(frame), path)`", file=path
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", do="Mend that line", file=path) from None
     except ConfigError as error:
-        raise ConfigError(error.got.replace("schema:", f"{path}:", 1), do=f"Edit {path}", file=path, key=error.key) from None
+        raise ConfigError(
+            error.got.replace("schema:", f"{path}:", 1), do=f"Edit {path}", file=path, key=error.key
+        ) from None
 
 # %% ../../nbs/10_data/05_schema.ipynb #155143cb
 MOST_VALUES = 30  # text with more different values is not a set
@@ -291,7 +349,9 @@ def _maybe_unique(column, dtype):
 
 
 def _infer_column(seen, dtype):
-    column = Column(dtype="" if dtype in (pl.Null, pl.Object) else dtype_name(dtype) if _is_known(dtype) else "")
+    column = Column(
+        dtype="" if dtype in (pl.Null, pl.Object) else dtype_name(dtype) if _is_known(dtype) else ""
+    )
     if seen["count"] and not seen["nulls"]:
         column.nullable = False
     elif seen["count"]:
@@ -339,7 +399,9 @@ def from_dataframely(
     columns, rules = {}, {}
     for name, column in source.columns().items():
         own = {key: getattr(column, key, None) for key in ("min", "max", "regex")}
-        columns[name] = Column(dtype=column.dtype, nullable=column.nullable, min=own["min"], max=own["max"], pattern=own["regex"])
+        columns[name] = Column(
+            dtype=column.dtype, nullable=column.nullable, min=own["min"], max=own["max"], pattern=own["regex"]
+        )
         stated = {"nullability"} | {key for key, value in own.items() if value is not None}
         found = column.validation_rules(pl.col(name))
         rules |= {f"{name}|{rule}": expression for rule, expression in found.items() if rule not in stated}

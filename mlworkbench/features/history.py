@@ -28,7 +28,9 @@ def recent_history(
     names = events.lazy().collect_schema().names()
     for name in (known_at, *keys):
         if name not in names:
-            raise DataError(f"events have no column '{name}'", ", ".join(names), nearest(name, names), column=name)
+            raise DataError(
+                f"events have no column '{name}'", ", ".join(names), nearest(name, names), column=name
+            )
     known = events.lazy().drop_nulls([known_at, *keys]).sort(known_at)
     rolled = known.rolling(known_at, period=window, group_by=keys).agg(**values)
     # events known at one moment share a window: one row is enough

@@ -70,7 +70,8 @@ def _known_late(columns, known_after, subject):
     message = "{} is only known after the moment of prediction: no feature may use it"
     late = [name for name in columns if name in set(known_after)]
     return make_findings(
-        finding("known_after", f"{subject}.{name}", "fail", message.format(name), column=name) for name in late
+        finding("known_after", f"{subject}.{name}", "fail", message.format(name), column=name)
+        for name in late
     )
 
 

@@ -20,7 +20,9 @@ def _columns(frame, *names):
     frame = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
     for name in names:
         if name not in frame.columns:
-            raise DataError(f"no column {name!r}", ", ".join(frame.columns), nearest(name, frame.columns), column=name)
+            raise DataError(
+                f"no column {name!r}", ", ".join(frame.columns), nearest(name, frame.columns), column=name
+            )
     return [frame[name].to_list() for name in names]
 
 
@@ -68,11 +70,20 @@ def roc_figure(
     title: str = "ROC curve",  # above the figure
 ):  # -> plotly.graph_objects.Figure
     "How many positives are found for how many false alarms; the dotted diagonal is chance."
-    traces = list(_lines(curves, "false_positive_rate", "true_positive_rate", "%{y:.1%} found at %{x:.1%} false alarms"))
+    traces = list(
+        _lines(curves, "false_positive_rate", "true_positive_rate", "%{y:.1%} found at %{x:.1%} false alarms")
+    )
     found = [f"{t['name'] or 'The model'} finds {_at(t['x'], t['y'], 0.2):.0%}" for t in traces]
     alt = f"{title}. At a false positive rate of 20 %: {'; '.join(found)}. Chance would find 20 %."
     figure = style_figure(
-        traces, title, alt, "False positive rate", "True positive rate (recall)", 440, xaxis=SHARE, yaxis=SHARE
+        traces,
+        title,
+        alt,
+        "False positive rate",
+        "True positive rate (recall)",
+        440,
+        xaxis=SHARE,
+        yaxis=SHARE,
     )
     return figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, layer="below")
 
@@ -89,7 +100,13 @@ def pr_figure(
     figure = style_figure(traces, title, alt, "Recall", "Precision", 440, xaxis=SHARE, yaxis=SHARE)
     if base_rate is None:
         return figure
-    note = {"text": f"chance {base_rate:.1%}", "x": 0.01, "y": base_rate, "xanchor": "left", "yanchor": "bottom"}
+    note = {
+        "text": f"chance {base_rate:.1%}",
+        "x": 0.01,
+        "y": base_rate,
+        "xanchor": "left",
+        "yanchor": "bottom",
+    }
     return figure.add_shape(type="line", x0=0, y0=base_rate, x1=1, y1=base_rate).add_annotation(**note)
 
 
@@ -107,7 +124,12 @@ def calibration_figure(
     traces, gaps = [], []
     for number, (name, frame) in enumerate(named.items()):
         score, rate, rows = _columns(frame, "mean_score", "rate", "rows")
-        look = {"name": name, "legendgroup": name, "x": score, "marker": {"color": PALETTE[number % len(PALETTE)]}}
+        look = {
+            "name": name,
+            "legendgroup": name,
+            "x": score,
+            "marker": {"color": PALETTE[number % len(PALETTE)]},
+        }
         hover = "predicted %{x:.1%}<br>observed %{y:.1%}<br>%{customdata:,} rows<extra></extra>"
         traces += [
             {"type": "scatter", "mode": "lines+markers", "y": rate, "customdata": rows, "hovertemplate": hover,
@@ -136,10 +158,15 @@ def confusion_figure(
     "Counts of actual against predicted, with the share of each actual class."
     missing = {"tn", "fp", "fn", "tp"} - set(counts)
     if missing:
-        raise DataError(f"no {', '.join(sorted(missing))} among {', '.join(counts)}", accepted="tn, fp, fn, tp")
+        raise DataError(
+            f"no {', '.join(sorted(missing))} among {', '.join(counts)}", accepted="tn, fp, fn, tp"
+        )
     rows = [[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]]
     share = [[n / (sum(row) or 1) for n in row] for row in rows]
-    text = [[f"<b>{n:,}</b><br>{s:.1%}" for n, s in zip(*pair, strict=True)] for pair in zip(rows, share, strict=True)]
+    text = [
+        [f"<b>{n:,}</b><br>{s:.1%}" for n, s in zip(*pair, strict=True)]
+        for pair in zip(rows, share, strict=True)
+    ]
     trace = {
         "type": "heatmap", "z": share, "text": text, "texttemplate": "%{text}", "textfont": {"size": 15}, "zmin": 0, "zmax": 1,
         "x": [f"Predicted {name}" for name in labels], "y": [f"Actually {name}" for name in labels],
@@ -149,7 +176,10 @@ def confusion_figure(
         f"{title}. Of {sum(rows[1]):,} actual {labels[1]}, {counts['tp']:,} are found and {counts['fn']:,} missed; "
         f"of {sum(rows[0]):,} actual {labels[0]}, {counts['fp']:,} are false alarms."
     )
-    axes = {"xaxis": {"side": "top", "showgrid": False}, "yaxis": {"autorange": "reversed", "showgrid": False}}
+    axes = {
+        "xaxis": {"side": "top", "showgrid": False},
+        "yaxis": {"autorange": "reversed", "showgrid": False},
+    }
     return style_figure([trace], title, alt, height=320, margin={"t": 90, "b": 16}, **axes)
 
 
@@ -204,7 +234,9 @@ def ladder_figure(
     if must_beat in names:
         x = values[names.index(must_beat)]
         note = {"text": "to beat", "x": x, "yref": "paper", "y": 1, "yanchor": "bottom"}
-        figure.add_shape(type="line", x0=x, x1=x, yref="paper", y0=0, y1=1, layer="below").add_annotation(**note)
+        figure.add_shape(type="line", x0=x, x1=x, yref="paper", y0=0, y1=1, layer="below").add_annotation(
+            **note
+        )
     return figure
 
 
@@ -225,7 +257,11 @@ def bars_figure(
         "hovertemplate": "%{y}: %{x:.4g}" + ("<br>%{customdata:,} rows" if rows else "") + "<extra></extra>",
     }  # fmt: skip
     known = sorted((v, str(n)) for n, v in zip(names, values, strict=True) if v is not None)
-    ends = f" Highest {known[-1][1]} ({known[-1][0]:.3g}), lowest {known[0][1]} ({known[0][0]:.3g})." if known else ""
+    ends = (
+        f" Highest {known[-1][1]} ({known[-1][0]:.3g}), lowest {known[0][1]} ({known[0][0]:.3g})."
+        if known
+        else ""
+    )
     axes = {"yaxis": {"autorange": "reversed", "type": "category", "dtick": 1, "showgrid": False}}
     height = 110 + 26 * len(names)
     figure = style_figure([trace], title, f"{title}.{ends}", _label(value), height=height, **axes)
@@ -261,20 +297,33 @@ def shap_points_figure(
     "A point for each row and feature: how far it moved the score, coloured by the feature's value."
     names = [name for name in shap.columns if name in features.columns]
     if not names or shap.height != features.height:
-        raise DataError(f"{shap.height} rows of SHAP values, {features.height} of features", "the same rows and columns")
+        raise DataError(
+            f"{shap.height} rows of SHAP values, {features.height} of features", "the same rows and columns"
+        )
     names = sorted(names, key=lambda name: -shap[name].abs().mean())[:most]
     every = max(1, shap.height // rows)
     shap, features = shap.gather_every(every), features.gather_every(every)
     scaled = features.select(pl.col(names).rank() / features.height)
-    points = [_spread(shap[name], i).with_columns(value=scaled[name], feature=pl.lit(name)) for i, name in enumerate(names)]
+    points = [
+        _spread(shap[name], i).with_columns(value=scaled[name], feature=pl.lit(name))
+        for i, name in enumerate(names)
+    ]
     x, y, value, feature = _columns(pl.concat(points), "x", "y", "value", "feature")
-    bar = {"title": {"text": "Feature<br>value", "font": {"size": 12}}, "tickvals": [0.03, 0.97], "ticktext": ["low", "high"]}
+    bar = {
+        "title": {"text": "Feature<br>value", "font": {"size": 12}},
+        "tickvals": [0.03, 0.97],
+        "ticktext": ["low", "high"],
+    }
     scale = [[0, PALETTE[0]], [0.5, "#8d8a96"], [1, PALETTE[1]]]
     marker = {"size": 4.5, "color": value, "colorscale": scale, "cmin": 0, "cmax": 1, "showscale": True}
     marker["colorbar"] = bar | {"thickness": 10, "outlinewidth": 0}
     trace = {"type": "scatter", "mode": "markers", "x": x, "y": y, "hovertext": feature, "marker": marker,
              "hovertemplate": "%{hovertext}: %{x:+.3f}<extra></extra>"}  # fmt: skip
-    axis = {"autorange": "reversed", "tickvals": list(range(len(names))), "ticktext": [_short(name) for name in names]}
+    axis = {
+        "autorange": "reversed",
+        "tickvals": list(range(len(names))),
+        "ticktext": [_short(name) for name in names],
+    }
     alt = f"{title}. Features in order of importance: {', '.join(names)}."
     axes = {"xaxis": {"zeroline": True}, "yaxis": axis}
     return style_figure([trace], title, alt, "SHAP value (log-odds)", height=140 + 30 * len(names), **axes)
@@ -317,7 +366,9 @@ def drift_figure(
     kept += f" and {len(above) - 6} more" if len(above) > 6 else ""
     axes = {"yaxis": {"autorange": "reversed", "type": "category", "dtick": 1, "showgrid": False}}
     axes["xaxis"] = {"type": "category", "showgrid": False}
-    return style_figure([trace], title, f"{title}.{kept}", height=max(150 + 26 * len(down), 240), margin={"b": 40}, **axes)
+    return style_figure(
+        [trace], title, f"{title}.{kept}", height=max(150 + 26 * len(down), 240), margin={"b": 40}, **axes
+    )
 
 
 def history_figure(
@@ -339,14 +390,25 @@ def history_figure(
         for i, (name, values) in enumerate(zip(labels, series, strict=True))
     ]  # fmt: skip
     ends = [(name, [v for v in values if v is not None]) for name, values in zip(labels, series, strict=True)]
-    said = [f"{name} goes from {v[0]:,.4g} to {v[-1]:,.4g} ({min(v):,.4g} to {max(v):,.4g})" for name, v in ends if v]
+    said = [
+        f"{name} goes from {v[0]:,.4g} to {v[-1]:,.4g} ({min(v):,.4g} to {max(v):,.4g})"
+        for name, v in ends
+        if v
+    ]
     numeric = bool(moments) and isinstance(moments[0], int | float)  # dates and periods speak for themselves
     axes = {"x": _label(x) if numeric else "", "y": unit or ", ".join(labels[:2])}
     figure = style_figure(traces, title, f"{title}. {'; '.join(said)}.", **axes)
     figure.update_xaxes(type="category" if isinstance(moments[0] if moments else "", str) else None)
     if limit is None:
         return figure
-    note = {"text": f"limit {limit:g}", "xref": "paper", "x": 1, "xanchor": "right", "y": limit, "yanchor": "bottom"}
+    note = {
+        "text": f"limit {limit:g}",
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "y": limit,
+        "yanchor": "bottom",
+    }
     return figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=limit, y1=limit).add_annotation(**note)
 
 # %% ../../nbs/70_report/01_figures.ipynb #f4405c8b
@@ -368,8 +430,18 @@ def profile_figure(
         left, top = 0.54 * side, 1 - row / down
         traces.append(_panel(known[name]) | {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "showlegend": False})
         ticks = 2 if known[name]["kind"] == "time" else 4
-        x = {"domain": [left, left + 0.46], "anchor": f"y{axis}", "nticks": ticks, "showgrid": False, "tickangle": 0}
-        y = {"domain": [top - 1 / down + 52 / height, top - 30 / height], "anchor": f"x{axis}", "showgrid": False}
+        x = {
+            "domain": [left, left + 0.46],
+            "anchor": f"y{axis}",
+            "nticks": ticks,
+            "showgrid": False,
+            "tickangle": 0,
+        }
+        y = {
+            "domain": [top - 1 / down + 52 / height, top - 30 / height],
+            "anchor": f"x{axis}",
+            "showgrid": False,
+        }
         y |= {"showticklabels": False}  # the shape matters; the counts are in the hover text
         y |= {"autorange": "reversed", "type": "category"} if traces[-1].get("orientation") == "h" else {}
         layout |= {f"xaxis{axis}": x, f"yaxis{axis}": y}
@@ -378,7 +450,9 @@ def profile_figure(
         notes.append({"text": text, "xref": "paper", "yref": "paper", "x": left, "y": top - 30 / height})
         notes[-1] |= {"xanchor": "left", "yanchor": "bottom"}
     alt = f"{title}: {profile['rows']:,} rows; the distributions of {', '.join(wanted)}."
-    return style_figure(traces, title, alt, height=height, annotations=notes, margin={"t": 40, "b": 10, "l": 14}, **layout)
+    return style_figure(
+        traces, title, alt, height=height, annotations=notes, margin={"t": 40, "b": 10, "l": 14}, **layout
+    )
 
 
 def _panel(column):

@@ -23,7 +23,9 @@ LIMIT = 0.01  # how far the champion may lie below the tuned model
 def tuned_booster(train, tune, names, categorical, trials):
     "The best of some trials by AUC on the tuning rows (TPE sampler, seed 0)."
     codes = [names.index(name) for name in categorical]
-    data = lightgbm.Dataset(train[0], train[1], feature_name=names, categorical_feature=codes, free_raw_data=False)
+    data = lightgbm.Dataset(
+        train[0], train[1], feature_name=names, categorical_feature=codes, free_raw_data=False
+    )
     later = lightgbm.Dataset(tune[0], tune[1], reference=data)
     best = {"auc": 0.0, "booster": None}
 
@@ -56,7 +58,9 @@ def main():
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     root = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parents[2] / "demo/flights"
     project = Project(root)
-    folder = lay_directory(project.store.read("models/champion").collect(), project.private / "models/champion")
+    folder = lay_directory(
+        project.store.read("models/champion").collect(), project.private / "models/champion"
+    )
     champion = load_bundle(folder)
     features = project.store.read("features")
     train, tune = (features.filter(pl.col("split") == name).collect() for name in ("train", "tune"))
@@ -71,10 +75,14 @@ def main():
     seconds = time.perf_counter() - started
     ours, theirs = champion.predict(holdout), booster.predict(matrices[2])
     test = delong_test(late[2], ours, theirs)
-    print(f"{holdout.height:,} flights of the hold-out, {len(names)} features, {trials} trials in {seconds:.0f} s")
+    print(
+        f"{holdout.height:,} flights of the hold-out, {len(names)} features, {trials} trials in {seconds:.0f} s"
+    )
     print(f"{'champion (' + champion.name + ')':<28} AUC {roc_auc(late[2], ours):.4f}")
     print(f"{'LightGBM, tuned':<28} AUC {roc_auc(late[2], theirs):.4f}   on the tuning month {tune_auc:.4f}")
-    print(f"difference {test['difference']:+.4f} (95 % {test['low']:+.4f} to {test['high']:+.4f}), allowed -{LIMIT}")
+    print(
+        f"difference {test['difference']:+.4f} (95 % {test['low']:+.4f} to {test['high']:+.4f}), allowed -{LIMIT}"
+    )
     if test["difference"] < -LIMIT:
         sys.exit("the champion lies too far below the tuned model")
 
