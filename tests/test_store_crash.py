@@ -109,3 +109,17 @@ def test_types_do_not_change_behind_ones_back(tmp_path, mode):
     else:
         store.write("delays", pl.DataFrame({"delay": [2], "gate": ["A1"]}), mode=mode, evolve=True)
         assert store.read("delays").sort("delay").collect().rows() == [(1, None), (2, "A1")]
+
+
+@pytest.mark.parametrize("name", ["with spaces", "{braces} & ümläute", "[1-9]*"])
+def test_folders_with_special_characters(tmp_path, name):
+    store = Store(tmp_path / name)
+    rows = pl.DataFrame({"id": [1, 2], "delay": [5.0, None]})
+    store.write("delays", rows)
+    store.write("delays", rows.with_columns(pl.col("id") + 1, gate=pl.lit("A")), "merge", ["id"], evolve=True)
+    assert store.read("delays").sort("id").collect().rows() == [(1, 5.0, None), (2, 5.0, "A"), (3, None, "A")]
+    assert store.read("delays", version=0).collect().equals(rows)
+    store.tag("delays", "first", version=0)
+    assert store.tags("delays") == {"first": 0} and store.profile("delays")["rows"] == 3
+    store.write("delays", rows.clear(), evolve=True)
+    assert store.read("delays").collect().equals(rows.clear())

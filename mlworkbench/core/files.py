@@ -10,6 +10,11 @@ import os
 import tempfile
 import uuid
 from pathlib import Path
+from urllib.parse import quote, unquote
+
+import polars as pl
+
+from .errors import StoreError
 
 # %% ../../nbs/00_core/06_files.ipynb #dc851b5b
 class Folder:
@@ -17,9 +22,18 @@ class Folder:
 
     def __init__(self, root):
         self.root = Path(root).absolute()
+        if odd := set("%?#") & set(str(self.root)):  # delta-rs takes them for parts of a URL
+            got = f"the store's folder {self.root} has {' and '.join(map(repr, sorted(odd)))} in its path"
+            raise StoreError(got, do="Rename that folder")
 
     def uri(self, table):
         return str(self.root / table)
+
+    def scan(self, delta):
+        "The rows of an open Delta table, lazily."
+        if quote(str(self.root)) == str(self.root):
+            return pl.scan_delta(delta)
+        return _scan_escaped(delta)
 
     def exists(self, table):
         return next((self.root / table / "_delta_log").glob("*.json"), None) is not None
@@ -50,6 +64,20 @@ class Folder:
         return self.root / table  # beside the table: the same disk, so that taking a file over is a rename
 
 # %% ../../nbs/00_core/06_files.ipynb #6952ec63
+def _scan_escaped(delta):
+    "polars 2.1 looks for the escaped name of a folder with a space or an umlaut in it: give it the files."
+    from arro3.core import Table
+
+    if "deletionVectors" in (delta.protocol().reader_features or []):
+        got = f"the path {unquote(delta.table_uri)} has special characters and the table has deletion vectors"
+        raise StoreError(got, do="Move the store to a folder with a plain name")
+    files = [unquote(uri) for uri in delta.file_uris()]
+    schema = pl.DataFrame(Table.from_batches([], schema=delta.schema().to_arrow())).schema
+    if not files:
+        return pl.LazyFrame(schema=schema)
+    return pl.scan_parquet(files, schema=schema, missing_columns="insert", extra_columns="ignore", glob=False)
+
+# %% ../../nbs/00_core/06_files.ipynb #f802c302
 class Bucket:
     "The files of a store in an object store."
 
@@ -68,6 +96,9 @@ class Bucket:
 
     def uri(self, table):
         return f"{self.root}/{table}"
+
+    def scan(self, delta):
+        return pl.scan_delta(delta)
 
     def exists(self, table):
         from deltalake import DeltaTable

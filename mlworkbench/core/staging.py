@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from .errors import WorkbenchError
 from .store import Commit, Store, commit_staged, stage_table
 
 # %% ../../nbs/00_core/08_staging.ipynb #5227f0fa
@@ -77,21 +78,25 @@ class Staging:
         write_atomic(self._list, json.dumps(writes, indent=1))
 
     def view(self, table, base):
-        "The table as it would be: `base` (a LazyFrame, or None where there is no such table) with the waiting writes."
+        "The table as it would be: `base` (None where there is no such table) with the waiting writes."
         for write in self.writes():
             if write["table"] == table and "file" in write:
-                rows = pl.scan_parquet(self.folder / write["file"])
+                rows = pl.scan_parquet(self.folder / write["file"], glob=False)
                 base = _applied(base, rows, write["mode"], write["keys"])
         return base
 
     def publish(self, run="", step=None, note=""):
-        "Commit the waiting writes (of one step, or all) in their order; the new version of each table."
+        "Commit the waiting writes in their order; the new version of each table. An error tells what was `published`."
         versions = {}
         for write in [w for w in self.writes() if step in (None, w["step"])]:
-            if write["mode"] == "tag":
-                self.store.tag(write["table"], write["name"], versions.get(write["table"]))
-            else:
-                versions[write["table"]] = self._commit(write, run, note)
+            try:
+                if write["mode"] == "tag":
+                    self.store.tag(write["table"], write["name"], versions.get(write["table"]))
+                else:
+                    versions[write["table"]] = self._commit(write, run, note)
+            except WorkbenchError as error:
+                error.published = versions  # a record must not hide what is already out
+                raise
             self._save([w for w in self.writes() if w != write])
         return versions
 

@@ -20,7 +20,7 @@ from .config import check_table_name, resolve_secrets
 from .delta import as_lazy, explained, fit_schema, schema_changes, write_parquet
 from .errors import DataError, StoreError, nearest
 from .files import Bucket, Folder
-from .profile import compare_profiles, merge_profiles, profile_frame
+from .profile import FORMAT, compare_profiles, merge_profiles, profile_frame
 
 # %% ../../nbs/00_core/07_store.ipynb #80a43525
 MODES = ("overwrite", "append", "merge")
@@ -195,7 +195,7 @@ class Store:
 
     def read(self, table, version=None, at=None, tag=None):
         "A LazyFrame of the newest version, or of the one with that number, at that time, or with that tag."
-        return pl.scan_delta(self._delta(table, find_version(self, table, version, at, tag)))
+        return self._place.scan(self._delta(table, find_version(self, table, version, at, tag)))
 
     def metadata(self, table, version=None):
         "The metadata of the newest commit, up to `version`, that carries any; {} where there is none."
@@ -257,9 +257,9 @@ def table_profile(
     "The profile of a version: as saved, else made now and saved."
     if store.exists("_profiles"):
         named = (pl.col("table") == table) & (pl.col("version") == version)
-        saved = store.read("_profiles").filter(named).head(1).collect()
-        if saved.height:
-            return json.loads(saved["profile"][0])
+        saved = store.read("_profiles").filter(named).tail(1).collect()
+        if saved.height and (profile := json.loads(saved["profile"][0])).get("format") == FORMAT:
+            return profile
     profile = profile_frame(store.read(table, version))
     _save_profile(store, table, version, profile)
     return profile
@@ -355,7 +355,7 @@ def stage_table(
     file = folder / f"staged-{uuid.uuid4().hex}.parquet"
     write_parquet(lazy, schema, file, table)
     if mode == "merge":
-        check_keys(pl.read_parquet(file, columns=keys), keys, table)
+        check_keys(pl.read_parquet(file, columns=keys, glob=False), keys, table)
     return file, schema
 
 # %% ../../nbs/00_core/07_store.ipynb #4d22476e
@@ -377,12 +377,12 @@ def commit_staged(
         )
     if stored is not None and mode != "overwrite":
         _add_columns(store, table, {name: schema[name] for name in schema if name not in stored})
-    profile = None if _unprofiled(table) else profile_frame(pl.scan_parquet(file))
-    rows = pl.scan_parquet(file).select(pl.len()).collect().item()
+    profile = None if _unprofiled(table) else profile_frame(pl.scan_parquet(file, glob=False))
+    rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
     commit = Commit(mode, commit.note, commit.run, rows, commit.metadata)
     with explained(table):
         if mode == "merge" and store.exists(table):
-            version = _merge(store, table, pl.read_parquet(file), keys, commit)
+            version = _merge(store, table, pl.read_parquet(file, glob=False), keys, commit)
             file.unlink()
             profile = profile and profile_frame(store.read(table, version))
         else:
