@@ -18,7 +18,8 @@ from mlworkbench.models.bundle import load_bundle
 
 COMMAND = [str(Path(sys.executable).with_name("mlworkbench"))]
 STEPS = [
-    "10_ingest", "20_check", "30_features", "40_train", "50_evaluate", "60_predict", "70_monitor", "80_summary",
+    "10_ingest", "20_check", "30_features", "40_train",
+    "50_evaluate", "60_predict", "70_monitor", "80_summary",
 ]  # fmt: skip
 KNOWN_AFTER = {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "departed_at", "arrived_by"}
 

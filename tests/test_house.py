@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted(p for p in (ROOT / "nbs").glob("[0-9]*/*.ipynb"))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-HEAVY = ["torch", "lightgbm", "pandas", "plotly", "ipywidgets", "papermill", "label_studio_sdk", "sklearn", "duckdb", "polars", "pydantic"]
+HEAVY = [
+    "torch", "lightgbm", "pandas", "plotly", "ipywidgets", "papermill",
+    "label_studio_sdk", "sklearn", "duckdb", "polars", "pydantic",
+]  # fmt: skip
 
 
 def cells(notebook, kind="code"):

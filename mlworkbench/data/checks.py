@@ -329,7 +329,10 @@ def _flagged(lf, rules):
 
 
 def _look_again(lf, failed, plan, key):
-    "Examples of each failed rule, exact counts of repeated keys, and how many rows are bad; None where hashes collide."
+    """Examples of each failed rule, exact counts of repeated keys, and how many rows are bad.
+
+    None where hashes collide.
+    """
     shown = [list(dict.fromkeys([*rule.columns, *key])) for rule in failed]
     columns = list(dict.fromkeys(name for names in shown for name in names))
     bad, tuples = 0, {id(rule): [] for rule in failed if rule in plan.keys}

@@ -270,7 +270,10 @@ def to_toml(
     schema: Schema,
     path: str | Path | None = None,  # a file to write; None for the text only
 ) -> str:  # TOML
-    "A schema as TOML. Raises `ConfigError` for a rule that is a polars expression: only SQL can be kept as text."
+    """A schema as TOML.
+
+    Raises `ConfigError` for a rule that is a polars expression: only SQL can be kept as text.
+    """
     values = schema.model_dump(exclude_defaults=True)
     for name, rule in values.get("rules", {}).items():
         if not isinstance(rule, str):

@@ -37,7 +37,7 @@ def _label(name):
     known = {"roc_auc": "ROC AUC", "psi": "PSI", "f1": "F1", "mcc": "MCC"}
     return known.get(name) or str(name).replace("_", " ").capitalize()
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #9be19a9c
 def _errors(value, low, high):
     "The distance to both ends of an interval, as plotly wants it; nulls draw nothing."
     if low is None or high is None:
@@ -87,7 +87,7 @@ def roc_figure(
     )
     return figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, layer="below")
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #18aef85a
 def pr_figure(
     curves,  # a frame with recall and precision, or several by name
     base_rate: float | None = None,  # the share of positives: what flagging at random would reach
@@ -132,17 +132,21 @@ def calibration_figure(
         }
         hover = "predicted %{x:.1%}<br>observed %{y:.1%}<br>%{customdata:,} rows<extra></extra>"
         traces += [
-            {"type": "scatter", "mode": "lines+markers", "y": rate, "customdata": rows, "hovertemplate": hover,
-             "error_y": _errors(rate, *_optional(frame, "rate_low", "rate_high")), "showlegend": bool(name),
-             "line": {"dash": DASHES[number % len(DASHES)]}, **look},
+            {"type": "scatter", "mode": "lines+markers", "y": rate, "customdata": rows,
+             "hovertemplate": hover, "error_y": _errors(rate, *_optional(frame, "rate_low", "rate_high")),
+             "showlegend": bool(name), "line": {"dash": DASHES[number % len(DASHES)]}, **look},
             {"type": "bar", "y": rows, "yaxis": "y2", "showlegend": False, **look,
              "hovertemplate": "%{y:,} rows<extra></extra>"},
         ]  # fmt: skip
         gaps += [abs(p - o) for p, o in zip(score, rate, strict=True) if None not in (p, o)]
-    alt = f"{title}. Observed share against predicted probability; the largest gap of a bin is {max(gaps, default=0):.1%}."
+    alt = (
+        f"{title}. Observed share against predicted probability; "
+        f"the largest gap of a bin is {max(gaps, default=0):.1%}."
+    )
     axes = {
         "xaxis": {"tickformat": ".0%", "anchor": "y2", "rangemode": "tozero"}, "barmode": "group",
-        "yaxis": {"tickformat": ".0%", "domain": [0.3, 1], "title": {"text": "Observed share"}, "rangemode": "tozero"},
+        "yaxis": {"tickformat": ".0%", "domain": [0.3, 1], "title": {"text": "Observed share"},
+                  "rangemode": "tozero"},
         "yaxis2": {"domain": [0, 0.18], "title": {"text": "Rows"}, "nticks": 3},
     }  # fmt: skip
     figure = style_figure(traces, title, alt, "Predicted probability", height=480, **axes)
@@ -168,12 +172,14 @@ def confusion_figure(
         for pair in zip(rows, share, strict=True)
     ]
     trace = {
-        "type": "heatmap", "z": share, "text": text, "texttemplate": "%{text}", "textfont": {"size": 15}, "zmin": 0, "zmax": 1,
+        "type": "heatmap", "z": share, "text": text, "texttemplate": "%{text}", "textfont": {"size": 15},
+        "zmin": 0, "zmax": 1,
         "x": [f"Predicted {name}" for name in labels], "y": [f"Actually {name}" for name in labels],
         "showscale": False, "hovertemplate": "%{y}, %{x}: %{text}<extra></extra>",
     }  # fmt: skip
     alt = (
-        f"{title}. Of {sum(rows[1]):,} actual {labels[1]}, {counts['tp']:,} are found and {counts['fn']:,} missed; "
+        f"{title}. Of {sum(rows[1]):,} actual {labels[1]}, "
+        f"{counts['tp']:,} are found and {counts['fn']:,} missed; "
         f"of {sum(rows[0]):,} actual {labels[0]}, {counts['fp']:,} are false alarms."
     )
     axes = {
@@ -182,7 +188,7 @@ def confusion_figure(
     }
     return style_figure([trace], title, alt, height=320, margin={"t": 90, "b": 16}, **axes)
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #bf6b16c8
 def value_curve_figure(
     curve,  # a frame with threshold and value, or several by name
     chosen: float | None = None,  # the threshold that is used
@@ -221,8 +227,9 @@ def ladder_figure(
     names, values = _columns(models, "model", "value")
     low, high = _optional(models, "low", "high")
     trace = {
-        "type": "scatter", "mode": "markers+text", "x": values, "y": [_short(name) for name in names], "cliponaxis": False,
-        "marker": {"size": 11, "color": PALETTE[0]}, "error_x": _errors(values, low, high) or {"visible": False},
+        "type": "scatter", "mode": "markers+text", "x": values, "y": [_short(name) for name in names],
+        "cliponaxis": False, "marker": {"size": 11, "color": PALETTE[0]},
+        "error_x": _errors(values, low, high) or {"visible": False},
         "text": [f"{value:.3f}" for value in values], "textposition": "top center",
         "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
     }  # fmt: skip
@@ -239,11 +246,11 @@ def ladder_figure(
         )
     return figure
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #30528dc4
 def bars_figure(
     slices,  # a frame with a column of names and one of numbers, e.g. from `evaluate.slices.slice_metrics`
     label: str,  # the column of names
-    value: str = "value",  # the column of numbers; `<value>_low`, `<value>_high` and rows are used where they are
+    value: str = "value",  # column of numbers; `<value>_low`, `<value>_high` and rows are used where they are
     reference: float | None = None,  # a dotted line, e.g. the value over all rows
     title: str = "",  # above the figure
 ):  # -> plotly.graph_objects.Figure
@@ -252,8 +259,8 @@ def bars_figure(
     low, high, rows = _optional(slices, f"{value}_low", f"{value}_high", "rows")
     title = title or f"{_label(value)} by {_label(label).lower()}"
     trace = {
-        "type": "bar", "orientation": "h", "x": values, "y": [_short(name) for name in names], "customdata": rows,
-        "error_x": _errors(values, low, high) or {"visible": False},
+        "type": "bar", "orientation": "h", "x": values, "y": [_short(name) for name in names],
+        "customdata": rows, "error_x": _errors(values, low, high) or {"visible": False},
         "hovertemplate": "%{y}: %{x:.4g}" + ("<br>%{customdata:,} rows" if rows else "") + "<extra></extra>",
     }  # fmt: skip
     known = sorted((v, str(n)) for n, v in zip(names, values, strict=True) if v is not None)
@@ -286,7 +293,7 @@ def shap_figure(
     alt, height = f"{title}. Features in order of importance: {', '.join(names)}.", 120 + 28 * len(names)
     return style_figure([trace], title, alt, "Mean absolute SHAP value (log-odds)", height=height, **axes)
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #8012e549
 def shap_points_figure(
     shap,  # from `evaluate.explain.shap_values`
     features,  # the same rows and columns before: what the model saw
@@ -309,11 +316,8 @@ def shap_points_figure(
         for i, name in enumerate(names)
     ]
     x, y, value, feature = _columns(pl.concat(points), "x", "y", "value", "feature")
-    bar = {
-        "title": {"text": "Feature<br>value", "font": {"size": 12}},
-        "tickvals": [0.03, 0.97],
-        "ticktext": ["low", "high"],
-    }
+    bar = {"title": {"text": "Feature<br>value", "font": {"size": 12}},
+           "tickvals": [0.03, 0.97], "ticktext": ["low", "high"]}  # fmt: skip
     scale = [[0, PALETTE[0]], [0.5, "#8d8a96"], [1, PALETTE[1]]]
     marker = {"size": 4.5, "color": value, "colorscale": scale, "cmin": 0, "cmax": 1, "showscale": True}
     marker["colorbar"] = bar | {"thickness": 10, "outlinewidth": 0}
@@ -328,7 +332,7 @@ def shap_points_figure(
     axes = {"xaxis": {"zeroline": True}, "yaxis": axis}
     return style_figure([trace], title, alt, "SHAP value (log-odds)", height=140 + 30 * len(names), **axes)
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #b8fc7515
 def _spread(values, place):
     "Points of one feature; those that would hide each other are spread around its line."
     frame = pl.DataFrame({"x": values.round(4)})
@@ -357,8 +361,9 @@ def drift_figure(
     text = [["●" if (n, p) in set(above) else "" for p in across] for n in down]
     top = max([v for v in cell.values() if v is not None] + [2 * (limit or 0), 1e-9])
     trace = {
-        "type": "heatmap", "z": grid, "x": across, "y": [_short(name) for name in down], "zmin": 0, "zmax": top,
-        "text": text, "texttemplate": "%{text}", "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
+        "type": "heatmap", "z": grid, "x": across, "y": [_short(name) for name in down],
+        "zmin": 0, "zmax": top, "text": text, "texttemplate": "%{text}",
+        "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
         "colorbar": {"title": {"text": _label(value), "font": {"size": 12}}},
     }  # fmt: skip
     kept = "" if limit is None else f" Above the limit of {limit:g} (marked with a dot): "
@@ -370,7 +375,7 @@ def drift_figure(
         [trace], title, f"{title}.{kept}", height=max(150 + 26 * len(down), 240), margin={"b": 40}, **axes
     )
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #51cbd2de
 def history_figure(
     frame,  # a frame with one row a point in time
     x: str,  # the column of times or periods
@@ -385,8 +390,9 @@ def history_figure(
     labels = [_label(name) for name in names]
     title = title or f"{', '.join(labels)} over time"
     traces = [
-        {"type": "scatter", "mode": "lines+markers", "name": name, "x": moments, "y": values, "showlegend": len(labels) > 1,
-         "line": {"dash": DASHES[i % len(DASHES)], "width": 2.2}, "hovertemplate": "%{x}: %{y:,.4g}"}
+        {"type": "scatter", "mode": "lines+markers", "name": name, "x": moments, "y": values,
+         "showlegend": len(labels) > 1, "line": {"dash": DASHES[i % len(DASHES)], "width": 2.2},
+         "hovertemplate": "%{x}: %{y:,.4g}"}
         for i, (name, values) in enumerate(zip(labels, series, strict=True))
     ]  # fmt: skip
     ends = [(name, [v for v in values if v is not None]) for name, values in zip(labels, series, strict=True)]
@@ -401,14 +407,8 @@ def history_figure(
     figure.update_xaxes(type="category" if isinstance(moments[0] if moments else "", str) else None)
     if limit is None:
         return figure
-    note = {
-        "text": f"limit {limit:g}",
-        "xref": "paper",
-        "x": 1,
-        "xanchor": "right",
-        "y": limit,
-        "yanchor": "bottom",
-    }
+    note = {"text": f"limit {limit:g}", "xref": "paper", "x": 1, "xanchor": "right",
+            "y": limit, "yanchor": "bottom"}  # fmt: skip
     return figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=limit, y1=limit).add_annotation(**note)
 
 # %% ../../nbs/70_report/01_figures.ipynb #f4405c8b
@@ -430,18 +430,10 @@ def profile_figure(
         left, top = 0.54 * side, 1 - row / down
         traces.append(_panel(known[name]) | {"xaxis": f"x{axis}", "yaxis": f"y{axis}", "showlegend": False})
         ticks = 2 if known[name]["kind"] == "time" else 4
-        x = {
-            "domain": [left, left + 0.46],
-            "anchor": f"y{axis}",
-            "nticks": ticks,
-            "showgrid": False,
-            "tickangle": 0,
-        }
-        y = {
-            "domain": [top - 1 / down + 52 / height, top - 30 / height],
-            "anchor": f"x{axis}",
-            "showgrid": False,
-        }
+        x = {"domain": [left, left + 0.46], "anchor": f"y{axis}", "nticks": ticks,
+             "showgrid": False, "tickangle": 0}  # fmt: skip
+        y = {"domain": [top - 1 / down + 52 / height, top - 30 / height], "anchor": f"x{axis}",
+             "showgrid": False}  # fmt: skip
         y |= {"showticklabels": False}  # the shape matters; the counts are in the hover text
         y |= {"autorange": "reversed", "type": "category"} if traces[-1].get("orientation") == "h" else {}
         layout |= {f"xaxis{axis}": x, f"yaxis{axis}": y}
@@ -454,7 +446,7 @@ def profile_figure(
         traces, title, alt, height=height, annotations=notes, margin={"t": 40, "b": 10, "l": 14}, **layout
     )
 
-
+# %% ../../nbs/70_report/01_figures.ipynb #4a6f6223
 def _panel(column):
     "The trace of one column."
     if histogram := column.get("histogram"):
@@ -468,7 +460,8 @@ def _panel(column):
     top = (column.get("top") or [])[:6]
     names = [_short(value, 16) for value, _ in top]
     return {
-        "type": "bar", "orientation": "h", "x": [n for _, n in top], "y": names, "text": names, "textposition": "auto",
-        "insidetextanchor": "start", "constraintext": "none", "textfont": {"size": 11}, "width": 0.85, "textangle": 0,
+        "type": "bar", "orientation": "h", "x": [n for _, n in top], "y": names,
+        "text": names, "textposition": "auto", "insidetextanchor": "start", "constraintext": "none",
+        "textfont": {"size": 11}, "width": 0.85, "textangle": 0,
         "hovertemplate": "%{y}: %{x:,}<extra></extra>", "marker": {"color": PALETTE[0]},
     }  # fmt: skip

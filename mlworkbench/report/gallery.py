@@ -63,7 +63,7 @@ def _row(folder, record):
         "reason": "; ".join(reasons[:2]),
     }
 
-
+# %% ../../nbs/70_report/04_gallery.ipynb #62143f56
 def _is_trouble(step):
     return step["status"] in ("failed", "gated", "timed_out", "kernel_died", "interrupted")
 

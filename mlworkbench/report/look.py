@@ -26,7 +26,7 @@ INK = {  # text, grid, the two ends and the middle of a colour scale, the hover 
 }
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
-
+# %% ../../nbs/70_report/00_look.ipynb #cfb577b9
 def house_template(
     look: str = "neutral",  # "neutral", "light" or "dark"
 ) -> dict:  # a plotly template as plain data

@@ -23,8 +23,9 @@ def _words(text):
 
 
 TAGS = _words(
-    "a abbr b blockquote br caption cite code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i img input "
-    "ins kbd li mark ol p pre q s samp section small span strong sub summary sup table tbody td tfoot th thead time tr u ul var"
+    "a abbr b blockquote br caption cite code dd del details div dl dt em figcaption figure "
+    "h1 h2 h3 h4 h5 h6 hr i img input ins kbd li mark ol p pre q s samp section small span strong "
+    "sub summary sup table tbody td tfoot th thead time tr u ul var"
 )
 WITH_CONTENT = _words(
     "script style template iframe object noscript svg math head title textarea select audio video canvas"
@@ -33,7 +34,7 @@ EMPTY = {"br", "hr", "img", "input"}
 ATTRIBUTES = _words("alt colspan rowspan scope title lang dir open start width height aria-label")
 INLINE_IMAGE = re.compile(r"data:image/(png|jpe?g|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+$")
 
-
+# %% ../../nbs/70_report/02_outputs.ipynb #556c5dc4
 class _Safe(HTMLParser):
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -121,7 +122,7 @@ def _inline(source, attachments, folder):
         return f"data:{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
     return escape(source)
 
-
+# %% ../../nbs/70_report/02_outputs.ipynb #85b8215c
 def joined(
     text,  # a string or, as notebooks store it, a list of lines
 ) -> str:  # one string
@@ -148,7 +149,8 @@ def frame_html(
 ) -> str | None:  # a table, None where this is not polars' HTML
     "A polars frame as a plain table."
     found = re.search(
-        r"<small>shape: \(([\d_,]+?)(?:, ([\d_]+))?,?\)</small><table.*?<thead>(.*?)</thead><tbody>(.*?)</tbody>",
+        r"<small>shape: \(([\d_,]+?)(?:, ([\d_]+))?,?\)</small>"
+        r"<table.*?<thead>(.*?)</thead><tbody>(.*?)</tbody>",
         html,
         re.S,
     )
@@ -247,11 +249,12 @@ def figure_html(
     said = meta.get("alt") or _described(data, title, place)
     caption = f"<figcaption>{escape(title)}</figcaption>" if title else ""
     return (
-        f'<figure class="mlw-figure">{caption}<div class="mlw-plot" role="group" aria-label="{escape(said)}" style="height:{height:.0f}px">'
-        f'</div><script type="application/json">{json_html({"data": data, "layout": layout})}</script></figure>'
+        f'<figure class="mlw-figure">{caption}'
+        f'<div class="mlw-plot" role="group" aria-label="{escape(said)}" style="height:{height:.0f}px"></div>'
+        f'<script type="application/json">{json_html({"data": data, "layout": layout})}</script></figure>'
     )
 
-
+# %% ../../nbs/70_report/02_outputs.ipynb #9a697ad2
 def _plain(text):
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(text or "")))).strip()
 
@@ -284,7 +287,8 @@ def output_html(
         return stream_html(joined(output.get("text", "")), output.get("name", "stdout"))
     if kind == "error":
         text = "\n".join(output.get("traceback") or []) or f"{output.get('ename')}: {output.get('evalue')}"
-        return f'<pre class="mlw-error" tabindex="0" role="group" aria-label="Traceback of {place}">{terminal_html(text)}</pre>'
+        head = f'<pre class="mlw-error" tabindex="0" role="group" aria-label="Traceback of {place}">'
+        return f"{head}{terminal_html(text)}</pre>"
     data = output.get("data") or {}
     if PLOTLY in data:
         return figure_html(data[PLOTLY], place)
@@ -306,22 +310,25 @@ def _picture(media, data, place, said):
     said = f"Picture of {place}" if not said or said.startswith("<") else said
     return f'<p class="mlw-picture"><img src="data:{media};base64,{escape(data)}" alt="{escape(said)}"></p>'
 
-
+# %% ../../nbs/70_report/02_outputs.ipynb #e70c2687
 def stream_html(
     text: str,  # printed text
     name: str = "stdout",  # messages on "stderr" are folded away
 ) -> str:  # a `pre`, in a `details` for stderr
     "Printed text; long text scrolls by itself."
-    shown = f'<pre class="mlw-stream" tabindex="0" role="group" aria-label="Printed text">{terminal_html(text)}</pre>'
+    head = '<pre class="mlw-stream" tabindex="0" role="group" aria-label="Printed text">'
+    shown = f"{head}{terminal_html(text)}</pre>"
     if name != "stderr":
         return shown
     lines = text.strip().count("\n") + 1
-    return f'<details class="mlw-messages"><summary>{lines} line{"s"[: lines != 1]} of messages</summary>{shown}</details>'
+    summary = f"<summary>{lines} line{'s'[: lines != 1]} of messages</summary>"
+    return f'<details class="mlw-messages">{summary}{shown}</details>'
 
-# %% ../../nbs/70_report/02_outputs.ipynb #e70c2687
+# %% ../../nbs/70_report/02_outputs.ipynb #a40cc720
 FRAME_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 FRAME = """<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
-<style>:root{{color-scheme:light dark}}body{{margin:0;font:15px/1.5 system-ui,sans-serif;background:transparent}}</style>{html}
+<style>:root{{color-scheme:light dark}}\
+body{{margin:0;font:15px/1.5 system-ui,sans-serif;background:transparent}}</style>{html}
 <script>new ResizeObserver(()=>parent.postMessage({{mlwHeight:document.documentElement.offsetHeight}},"*"))
 .observe(document.documentElement)</script>"""
 
@@ -336,4 +343,7 @@ def rich_html(
         return table or f'<div class="mlw-text">{wide_tables(safe_html(html))}</div>'
     document = FRAME.format(policy=FRAME_POLICY, html=html)
     said = f"Output of {place}".strip()
-    return f'<iframe class="mlw-frame" sandbox="allow-scripts" title="{escape(said)}" srcdoc="{escape(document)}"></iframe>'
+    return (
+        f'<iframe class="mlw-frame" sandbox="allow-scripts" title="{escape(said)}" '
+        f'srcdoc="{escape(document)}"></iframe>'
+    )

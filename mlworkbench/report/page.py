@@ -47,7 +47,7 @@ def status_words(
     text, tone, mark = STATUSES.get(status, (str(status).replace("_", " ").capitalize(), "", "?"))
     return {"text": text, "tone": tone, "mark": mark} if status else None
 
-
+# %% ../../nbs/70_report/03_page.ipynb #315d53f8
 def duration_text(
     seconds: float,  # of a run or step
 ) -> str:  # e.g. "4.2 s", "3 min 05 s", "1 h 07 min"
@@ -153,7 +153,7 @@ def _with_ids(html, contents):
 
     return re.sub(r"<h([1-6])>(.*?)</h\1>", heading, html, flags=re.S)
 
-
+# %% ../../nbs/70_report/03_page.ipynb #3c3f68f2
 def _joined_streams(outputs):
     joint = []
     for output in outputs:
@@ -213,7 +213,7 @@ def templates():  # -> jinja2.Environment
     }
     return environment
 
-
+# %% ../../nbs/70_report/03_page.ipynb #8f890703
 @cache
 def asset(
     name: str,  # a file of the assets folder
@@ -240,16 +240,13 @@ def _plotly_for(cells):
     return packed_plotly(bool(kinds - CARTESIAN)) if figures else None
 
 # %% ../../nbs/70_report/03_page.ipynb #265f1cdf
-FIRST = 12  # findings shown before one has to unfold
-
-
 def render_page(
     notebook: Path,  # an executed notebook
     out: Path,  # the HTML file to write
     summary: dict | None = None,  # {"run": run.json without its steps, "step": the step's part of it}
     code: bool = True,  # False leaves the code out of the file
 ) -> Path:  # `out`
-    "Write an executed notebook as one offline HTML page. Raises `RunError` where the notebook cannot be read."
+    "Write an executed notebook as one offline HTML page. Raises `RunError` where it cannot be read."
     from markupsafe import Markup
 
     notebook, out, summary = Path(notebook), Path(out), summary or {}
@@ -257,36 +254,33 @@ def render_page(
     cells = read_cells(notebook)
     title, cells = split_title(cells)
     shown, contents = _shown_cells(cells, notebook.parent)
-    page = (
-        templates()
-        .get_template("page.html.jinja")
-        .render(
-            run=run,
-            step=step,
-            code=code,
-            policy=POLICY + (" 'unsafe-eval'" if len(_plotly_for(cells) or "") > 1e6 else ""),
-            title=title or step.get("title") or step.get("name") or notebook.stem,
-            notebook=step.get("notebook") or notebook.name,
-            status=status_words(step.get("status")),
-            findings=_findings(step.get("findings")),
-            counts=count_words(step.get("findings")),
-            metrics=[
-                (name.replace("_", " "), number_text(value))
-                for name, value in (step.get("metrics") or {}).items()
-            ],
-            params=[(name, number_text(value)) for name, value in (step.get("params") or {}).items()],
-            reads=sorted((step.get("reads") or {}).items()),
-            writes=sorted((step.get("writes") or {}).items()),
-            cells=[_marked(cell, Markup) for cell in shown],
-            contents=contents,
-            error_cell=any(cell.get("error") for cell in shown),
-            themes=Markup(_themes()),
-            plotly=_plotly_for(cells),
-        )
+    template = templates().get_template("page.html.jinja")
+    page = template.render(
+        run=run,
+        step=step,
+        code=code,
+        policy=POLICY + (" 'unsafe-eval'" if len(_plotly_for(cells) or "") > 1e6 else ""),
+        title=title or step.get("title") or step.get("name") or notebook.stem,
+        notebook=step.get("notebook") or notebook.name,
+        status=status_words(step.get("status")),
+        findings=_findings(step.get("findings")),
+        counts=count_words(step.get("findings")),
+        metrics=[
+            (name.replace("_", " "), number_text(value))
+            for name, value in (step.get("metrics") or {}).items()
+        ],
+        params=[(name, number_text(value)) for name, value in (step.get("params") or {}).items()],
+        reads=sorted((step.get("reads") or {}).items()),
+        writes=sorted((step.get("writes") or {}).items()),
+        cells=[_marked(cell, Markup) for cell in shown],
+        contents=contents,
+        error_cell=any(cell.get("error") for cell in shown),
+        themes=Markup(_themes()),
+        plotly=_plotly_for(cells),
     )
     return write_whole(out, page)
 
-
+# %% ../../nbs/70_report/03_page.ipynb #ed2be56c
 def _themes():
     "Both looks of the house's theme, and which colour of a figure gives way to which in the dark."
     looks = {look: house_template(look) for look in ("light", "dark")}
@@ -298,7 +292,10 @@ def _marked(cell, markup):
     marked = {name: markup(cell[name]) for name in ("text", "source") if cell.get(name)}
     return cell | marked | {"outputs": [markup(text) for text in cell.get("outputs", [])]}
 
-# %% ../../nbs/70_report/03_page.ipynb #ed2be56c
+# %% ../../nbs/70_report/03_page.ipynb #be43c141
+FIRST = 12  # findings shown before one has to unfold
+
+
 def _findings(rows):
     from markupsafe import Markup
 
@@ -318,7 +315,7 @@ def _finding_row(row):
     evidence = row.get("evidence")
     return row | {"evidence": evidence if isinstance(evidence, str) else json.dumps(evidence, default=str)}
 
-
+# %% ../../nbs/70_report/03_page.ipynb #3e91ecc7
 def count_words(
     findings: list[dict] | None,  # from `run.json`
 ) -> str:  # e.g. "1 fail, 2 warn"

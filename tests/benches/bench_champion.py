@@ -76,12 +76,14 @@ def main():
     ours, theirs = champion.predict(holdout), booster.predict(matrices[2])
     test = delong_test(late[2], ours, theirs)
     print(
-        f"{holdout.height:,} flights of the hold-out, {len(names)} features, {trials} trials in {seconds:.0f} s"
+        f"{holdout.height:,} flights of the hold-out, {len(names)} features, "
+        f"{trials} trials in {seconds:.0f} s"
     )
     print(f"{'champion (' + champion.name + ')':<28} AUC {roc_auc(late[2], ours):.4f}")
     print(f"{'LightGBM, tuned':<28} AUC {roc_auc(late[2], theirs):.4f}   on the tuning month {tune_auc:.4f}")
     print(
-        f"difference {test['difference']:+.4f} (95 % {test['low']:+.4f} to {test['high']:+.4f}), allowed -{LIMIT}"
+        f"difference {test['difference']:+.4f} "
+        f"(95 % {test['low']:+.4f} to {test['high']:+.4f}), allowed -{LIMIT}"
     )
     if test["difference"] < -LIMIT:
         sys.exit("the champion lies too far below the tuned model")
