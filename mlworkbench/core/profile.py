@@ -313,10 +313,15 @@ def merge_profiles(
     a: dict,  # from `profile_frame`
     b: dict,  # of other rows, e.g. those appended
 ) -> dict:  # the profile of all rows
-    "Profile of two frames together. Quantile and top-value bounds add up. Raises `DataError`: another format."
+    """Profile of two frames together. Quantile and top-value bounds add up.
+
+    Raises `DataError`: another format.
+    """
     for profile in (a, b):
         if profile.get("format") != FORMAT:
-            raise DataError(f"a profile of format {profile.get('format')}", f"format {FORMAT}", "Make it anew")
+            raise DataError(
+                f"a profile of format {profile.get('format')}", f"format {FORMAT}", "Make it anew"
+            )
     unpacked = [
         {"rows": p["rows"], "columns": {n: _unpack(c) for n, c in p["columns"].items()}} for p in (a, b)
     ]
