@@ -18,8 +18,9 @@ import polars as pl
 
 from .config import FILE, load_settings
 from .errors import ConfigError, StoreError, WorkbenchError, nearest
+from .files import write_atomic
 from .findings import finding_lines, findings_html, make_findings
-from .staging import Staging, write_atomic
+from .staging import Staging
 from .store import Store
 
 # %% ../../nbs/00_core/09_project.ipynb #131c678c
@@ -40,7 +41,7 @@ class Project:
 
     @classmethod
     def find(cls, start=None):
-        "The project that a folder (the current one, if not given) lies in. Raises `ConfigError` where there is none."
+        "The project that a folder (the current one, if not given) lies in. Raises `ConfigError`: none."
         start = Path(start or Path.cwd()).absolute()
         for folder in (start, *start.parents):
             if (folder / FILE).exists():

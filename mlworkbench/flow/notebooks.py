@@ -9,10 +9,10 @@ __all__ = ['read_notebook', 'source', 'code_cells', 'notebook_title', 'declared_
 # %% ../../nbs/90_flow/01_notebooks.ipynb #4ce58da4
 import ast
 import json
-import os
 from pathlib import Path
 
 from ..core.errors import ConfigError, nearest
+from ..core.files import write_atomic
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #41e4a3c2
 def read_notebook(
@@ -106,14 +106,7 @@ def write_json(
     indent: int | None = 1,
 ) -> None:
     "Write a JSON file in one piece. Raises `OSError` where the disk is full; the old file then stays."
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(Path(path), json.dumps(value, indent=indent, ensure_ascii=False, default=str) + "\n")
 
 
 def seal_notebook(

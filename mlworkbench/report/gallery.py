@@ -9,6 +9,7 @@ __all__ = ['read_runs', 'write_gallery']
 import json
 from pathlib import Path
 
+from ..core.files import write_atomic
 from mlworkbench.report.page import (
     STATUSES,
     count_words,
@@ -16,7 +17,6 @@ from mlworkbench.report.page import (
     moment_text,
     status_words,
     templates,
-    write_whole,
 )
 
 # %% ../../nbs/70_report/04_gallery.ipynb #08ef341b
@@ -118,4 +118,5 @@ def write_gallery(
         .get_template("gallery.html.jinja")
         .render(rows=rows, statuses=order, title=f"Runs of {', '.join(projects)}" if projects else "Runs")
     )
-    return write_whole(runs / "index.html", page)
+    write_atomic(runs / "index.html", page)
+    return runs / "index.html"

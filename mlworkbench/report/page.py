@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['STATUSES', 'ASSETS', 'CARTESIAN', 'POLICY', 'FIRST', 'status_words', 'duration_text', 'moment_text', 'number_text',
            'read_cells', 'split_title', 'highlighted', 'templates', 'asset', 'packed_plotly', 'render_page',
-           'count_words', 'write_whole']
+           'count_words']
 
 # %% ../../nbs/70_report/03_page.ipynb #4f8105dc
 import base64
 import gzip
 import json
-import os
 import re
-import tempfile
 from datetime import UTC, datetime
 from functools import cache
 from html import unescape
@@ -21,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..core.errors import RunError
+from ..core.files import write_atomic
 from ..core.findings import findings_html, make_findings, merge_findings
 from .look import DARK_PALETTE, PALETTE, house_template
 from .outputs import PLOTLY, joined, json_html, markdown_html, output_html, terminal_html
@@ -278,7 +277,8 @@ def render_page(
         themes=Markup(_themes()),
         plotly=_plotly_for(cells),
     )
-    return write_whole(out, page)
+    write_atomic(out, page)
+    return out
 
 # %% ../../nbs/70_report/03_page.ipynb #ed2be56c
 def _themes():
@@ -324,18 +324,3 @@ def count_words(
     return ", ".join(f"{severities.count(s)} {s}" for s in ("fail", "warn", "info") if s in severities)
 
 
-def write_whole(
-    path: Path,  # the file
-    text: str,  # all of its content
-) -> Path:  # `path`
-    "Write a file so that a reader sees the old or the new one, never half of it."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # a page is to be read by others
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return path
