@@ -71,7 +71,7 @@ class Staging:
         return base
 
     def publish(self, run="", step=None, note=""):
-        "Commit the waiting writes in their order; the new version of each table. An error tells what was `published`."
+        "Commit the waiting writes in order; each table's new version. An error tells what was `published`."
         versions = {}
         for write in [w for w in self.writes() if step in (None, w["step"])]:
             try:

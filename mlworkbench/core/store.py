@@ -24,7 +24,7 @@ from .profile import FORMAT, compare_profiles, merge_profiles, profile_frame
 
 # %% ../../nbs/00_core/07_store.ipynb #80a43525
 MODES = ("overwrite", "append", "merge")
-# A version that a tag names must stay readable for as long as the tag, so the log is never thinned behind our back.
+# A version that a tag names must stay readable for as long as the tag: the log is never thinned unasked.
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
 
 

@@ -157,7 +157,7 @@ def _rejected_finding(table, rejected, number, rows, quarantine):
 
 
 def _with_types(target, table, spool):
-    "The rows, with columns that are all null and whole numbers typed as the table has them; else null is text."
+    "The rows, all-null columns and whole numbers typed as in the table; in a new one null is text."
     try:
         stored = target.read(table).collect_schema()
     except StoreError:  # no such table yet
@@ -329,7 +329,7 @@ def load_stream(
     ],  # offset (None at first) -> pairs of rows (DataFrame, or dicts) and offset
     keys: list[str] = (),  # columns that name a row: rows are updated; without keys they are appended
     commit_rows: int = 10_000,  # rows that make a commit
-    commit_s: float = 60.0,  # or seconds since the first waiting row, looked at when the stream gives something
+    commit_s: float = 60.0,  # or seconds since the first waiting row, as the stream gives something
     note: str = "",
     evolve: bool = False,  # whether columns may be added
 ) -> Loaded:  # when the stream ends

@@ -268,7 +268,7 @@ def kernel_environment(
     own = {
         "MLWORKBENCH_STEP": str(context),
         "PLOTLY_RENDERER": "plotly_mimetype",
-        # waiting OpenMP threads spin by default; on a busy machine a LightGBM fit then takes ten times as long
+        # waiting OpenMP threads spin by default; on a busy machine a fit then takes ten times as long
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
