@@ -25,6 +25,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 bench: $(VENV)/.bench
+	test -d demo/flights/store || $(BIN)/mlworkbench demo flights
 	for bench in tests/benches/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 # the index lies in nbs/, the README beside it: the picture's path differs

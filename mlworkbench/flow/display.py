@@ -174,7 +174,7 @@ def print_summary(
     console = Console(file=out or sys.stdout, highlight=False, soft_wrap=not (out or sys.stdout).isatty())
     console.print(steps_table(record))
     console.print()
-    for line in [*_troubles(record), *record["warnings"]]:
+    for line in [*_troubles(record), *_warnings(record), *record["warnings"]]:
         console.print(line, markup=False)
     console.print(_verdict(record), markup=False)
     gallery = Path(runs, "index.html").absolute()
@@ -191,6 +191,14 @@ def _troubles(record):
             yield f"{step['name']}: {error_text(step)}"
             if step["html"]:
                 yield f"    see runs/{step['from_run'] or record['run']}/{step['html']}"
+
+
+def _warnings(record, most=6):
+    warned = [(step["name"], f) for step in record["steps"] for f in step["findings"] if f["severity"] == "warn"]
+    for name, found in warned[:most]:
+        yield f"{name}: warn: {found['message']}"
+    if len(warned) > most:
+        yield f"    and {len(warned) - most} more warnings on the pages"
 
 
 def _verdict(record):
