@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlworkbench.core.errors import ConfigError, DataError, StoreError
-from mlworkbench.core.project import Project, Step
+from mlworkbench.core.project import Project, Step, publish_work
 from mlworkbench.core.store import Store
 from mlworkbench.data.sources import load, load_new, load_stream, read_csv, read_jsonl, read_mark, read_sql
 
@@ -240,20 +240,12 @@ def test_a_step_is_a_target_too(tmp_path):
     sales = read_sql(make_sales(tmp_path, 100), "sales")
     how = {"watermark": "at", "keys": ["id"], "overlap": timedelta(seconds=5)}
     for number, rows in enumerate([100, 1]):
-        step = Step.under_runner(
-            {
-                "project": str(tmp_path),
-                "run": f"r{number}",
-                "step": "10_ingest",
-                "pins": {},
-                "work": str(tmp_path / f"w{number}"),
-            }
-        )
+        work, pins = tmp_path / f"work{number}", {"sales": 0} if number else {}
+        context = {"project": str(tmp_path), "run": "r", "step": "10_ingest", "pins": pins, "work": str(work)}
+        step = Step.under_runner(context)
         assert load_new(step, "sales", sales, **how).rows == rows
         assert number or not project.store.exists("sales")  # nothing is seen before the step has succeeded
-        from mlworkbench.core.project import publish_work
-
-        assert publish_work(project, tmp_path / f"w{number}", f"r{number}") == {"sales": number}
+        assert publish_work(project, work, "r") == {"sales": number}
         with closing(sqlite3.connect(tmp_path / "sales.db")) as database, database:
             database.execute("INSERT INTO sales VALUES (101, 1.5, 'late', '2024-01-01 00:01:38')")
     assert project.store.read("sales").collect().height == 101

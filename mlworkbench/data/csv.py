@@ -62,7 +62,7 @@ _QUOTES = {
     "field larger": "a field is longer than 131,072 characters, or a quote is not closed",
 }
 
-
+# %% ../../nbs/10_data/02_csv.ipynb #d0cd5bb7
 def _records(lines, delimiter):
     "First line number, fields (None where the row cannot be split), reason, text."
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -136,7 +136,7 @@ def _text_batches(rows, lines, name, columns, delimiter, size):
         series = [pl.Series(c, v, dtype=pl.String) for c, v in zip(columns, values, strict=True)]
         yield pl.DataFrame(series), kept
 
-
+# %% ../../nbs/10_data/02_csv.ipynb #044e483f
 def _whole(rows, records, name, columns):
     "Records with a field for each column; the others are set aside."
     for line, fields, reason, text in records:

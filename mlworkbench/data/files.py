@@ -115,7 +115,7 @@ REJECTED_SCHEMA = pl.Schema(
 )
 MAX_REJECTED = 100_000  # beyond this it is not the rows that are wrong
 
-
+# %% ../../nbs/10_data/01_files.ipynb #4bd039e1
 class FileRows:
     "The rows of some files: iterate for DataFrames; afterwards `rejected` and `notes` say what was wrong."
 
@@ -208,7 +208,7 @@ def open_texts(
             with io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="") as text:
                 yield name, text
 
-
+# %% ../../nbs/10_data/01_files.ipynb #d4407156
 def _open_binary(path):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:

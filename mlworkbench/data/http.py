@@ -76,7 +76,7 @@ def get_json(
             time.sleep(min(doubled, MAX_PAUSE_S) if wait is None else wait)
     raise _failed(url, problem, retries + 1, secrets)
 
-
+# %% ../../nbs/10_data/04_http.ipynb #3897f924
 def _failed(url, problem, attempts, secrets):
     tried = f" ({attempts} attempts)" if attempts > 1 else ""
     text = f"{url.partition('?')[0]}: {problem}{tried}"
@@ -210,7 +210,7 @@ class ApiRows:
             )
         return replace(self, params={**self.params, self.since_param: str(value)})
 
-
+# %% ../../nbs/10_data/04_http.ipynb #c3f6ec0b
 def _secrets(given, resolved):
     "Values that came from the environment, or whose name says that they are secret; also their words."
     named = [

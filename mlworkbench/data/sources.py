@@ -101,7 +101,7 @@ def load(
         version = target.write(table, frame, note=note, evolve=evolve, metadata={"load": "full"})
         return Loaded(spool.rows, rejected, None, version, make_findings(found))
 
-
+# %% ../../nbs/10_data/09_sources.ipynb #afe44eda
 def _need_rows(table, spool, rejected):
     if not spool.rows:
         got = (
@@ -191,30 +191,34 @@ def load_new(
         )
     mark = read_mark(target, table, watermark)
     low = _before(mark, overlap) if overlap and mark is not None else mark
-    first, mode = mark is None, "merge" if keys else "append"
+    mode = "overwrite" if mark is None else "merge" if keys else "append"
     with Spool() as spool:
         asked = _since(source, watermark, low, bool(keys))
-        frame, found, rejected = _fetched(
-            target, table, asked, spool, quarantine, "overwrite" if first else "append"
-        )
-        if first:
+        aside = "overwrite" if mark is None else "append"
+        frame, found, rejected = _fetched(target, table, asked, spool, quarantine, aside)
+        if mark is None:
             _need_rows(table, spool, rejected)
-        elif not spool.rows:
-            return Loaded(0, rejected, mark, None, make_findings(found))
-        mark = _next_mark(frame, table, watermark, mark, keys)
-        frame = _one_row_a_key(frame, table, watermark, keys, found) if keys else frame
-        frame = frame if first else _unknown_rows(target, table, frame, watermark, low, keys)
-        rows = frame.select(pl.len()).collect().item()
-        if not rows:
-            return Loaded(0, rejected, mark, None, make_findings(found))
-        how = {"mode": "overwrite"} if first else {"mode": mode, "keys": keys}
-        kept = {
-            "watermark": mark_text(mark),
-            "watermark_column": watermark,
-            "watermark_type": type(mark).__name__,
-        }
-        version = target.write(table, frame, note=note, evolve=evolve, metadata=kept, **how)
+        rows, version = 0, None
+        if spool.rows:
+            mark, frame = _news(target, table, frame, watermark, mark, low, keys, found)
+            rows = frame.select(pl.len()).collect().item()
+        if rows:
+            how = {"note": note, "evolve": evolve, "metadata": _kept(watermark, mark)}
+            version = target.write(table, frame, mode, keys if mode == "merge" else (), **how)
         return Loaded(rows, rejected, mark, version, make_findings(found))
+
+# %% ../../nbs/10_data/09_sources.ipynb #da40eb9a
+def _news(target, table, frame, watermark, mark, low, keys, found):
+    "The new mark, and the rows that the table does not have."
+    newest = _next_mark(frame, table, watermark, mark, keys)
+    frame = _one_row_a_key(frame, table, watermark, keys, found) if keys else frame
+    return newest, frame if mark is None else _unknown_rows(target, table, frame, watermark, low, keys)
+
+
+def _kept(watermark, mark):
+    return {
+        "watermark": mark_text(mark), "watermark_column": watermark, "watermark_type": type(mark).__name__
+    }  # fmt: skip
 
 # %% ../../nbs/10_data/09_sources.ipynb #5892ec5a
 def read_mark(
@@ -352,7 +356,7 @@ def load_stream(
                 if ended:
                     return Loaded(total, 0, offset, version)
 
-
+# %% ../../nbs/10_data/09_sources.ipynb #6169e646
 def _gather(stream, spool, columns, offset, commit_rows, commit_s):
     "Fill the spool for one commit: the offset behind its rows, and whether the stream has ended."
     due = None

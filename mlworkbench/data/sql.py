@@ -103,7 +103,7 @@ def _sqlite(url, query, batch_rows):
         reader = run(f"SELECT {first} UNION ALL SELECT * FROM ({query}\n)", **size)
         yield from (batch if number else batch.slice(1) for number, batch in enumerate(reader))
 
-
+# %% ../../nbs/10_data/03_sql.ipynb #45480523
 def sqlite_path(
     url: str,  # sqlite:///relative.db or sqlite:////absolute.db
 ) -> Path:
@@ -252,7 +252,7 @@ def _resolved(url):
         raise ConfigError("a connection string without '://'", accepted)
     return re.sub(r"^(\w+)\+\w+:", r"\1:", url)  # SQLAlchemy's "postgresql+psycopg2:"
 
-
+# %% ../../nbs/10_data/03_sql.ipynb #e5b1f77c
 def read_sql(
     url: str,  # sqlite:///rows.db, postgresql://..., or env:NAME of a variable that holds it
     query: str,  # a SELECT, or the name of a table

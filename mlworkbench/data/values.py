@@ -256,7 +256,7 @@ def _range(dtype):
         return -(2**63), 2**63 - 1
     return pl.select(low=dtype.min(), high=dtype.max()).row(0)
 
-
+# %% ../../nbs/10_data/00_values.ipynb #4af2d9be
 def _kinds(dtype):
     if dtype.is_integer():
         return (int,)
@@ -264,7 +264,7 @@ def _kinds(dtype):
         return (int, float)
     return (bool,) if dtype == pl.Boolean else () if dtype.is_nested() else (str,)
 
-# %% ../../nbs/10_data/00_values.ipynb #4af2d9be
+# %% ../../nbs/10_data/00_values.ipynb #e3da01a2
 class JsonColumns:
     "Turns JSON objects into frames, batch after batch, with one type a column."
 
@@ -331,7 +331,7 @@ class JsonColumns:
             return pl.Series(name, values, dtype=dtype or pl.Null, strict=False)
         return pl.from_dicts([{name: value} for value in values], infer_schema_length=None)[name]
 
-
+# %% ../../nbs/10_data/00_values.ipynb #a96d4933
 def _mixed(path, kinds):
     said = " and ".join(f"{_SAID[kind]} ({place})" for kind, place in kinds.items())
     name = ".".join(path)
