@@ -194,9 +194,10 @@ def _troubles(record):
 
 
 def _warnings(record, most=6):
-    warned = [(step["name"], f) for step in record["steps"] for f in step["findings"] if f["severity"] == "warn"]
-    for name, found in warned[:most]:
-        yield f"{name}: warn: {found['message']}"
+    found = [(step["name"], finding) for step in record["steps"] for finding in step["findings"]]
+    warned = [(name, finding) for name, finding in found if finding["severity"] == "warn"]
+    for name, finding in warned[:most]:
+        yield f"{name}: warn: {finding['message']}"
     if len(warned) > most:
         yield f"    and {len(warned) - most} more warnings on the pages"
 
