@@ -12,7 +12,7 @@ from html import escape
 
 import polars as pl
 
-from .errors import GateError, WorkbenchError
+from .errors import GateError, WorkbenchError, nearest
 
 # %% ../../nbs/00_core/01_findings.ipynb #1793c8f8
 SEVERITIES = ("info", "warn", "fail")
@@ -40,17 +40,22 @@ def finding(
     **evidence,  # anything JSON can hold (other values are kept as text)
 ) -> dict:  # one row of `FINDINGS_SCHEMA`
     "One finding. Raises `WorkbenchError` for an unknown severity."
-    if severity not in SEVERITIES:
-        raise WorkbenchError(f"severity {severity!r}", accepted=", ".join(SEVERITIES), check=check)
     return {
         "check": check,
         "subject": subject,
-        "severity": severity,
+        "severity": _known(severity, check=check),
         "value": None if value is None else float(value),
         "limit": None if limit is None else float(limit),
         "message": message,
         "evidence": json.dumps(evidence, default=str, ensure_ascii=False),
     }
+
+
+def _known(severity, **facts):
+    if severity not in SEVERITIES:
+        accepted, hint = ", ".join(SEVERITIES), nearest(severity, SEVERITIES)
+        raise WorkbenchError(f"severity {severity!r}", accepted, hint, **facts)
+    return severity
 
 
 def make_findings(
@@ -60,11 +65,24 @@ def make_findings(
     return pl.DataFrame(list(rows), schema=FINDINGS_SCHEMA)
 
 # %% ../../nbs/00_core/01_findings.ipynb #f51bbc05
+def _checked(findings):
+    if not isinstance(findings, pl.DataFrame):
+        do = "Call make_findings on it" if isinstance(findings, list | tuple | dict) else ""
+        do = "Collect it first" if isinstance(findings, pl.LazyFrame) else do
+        raise WorkbenchError(f"findings are a {type(findings).__name__}", "a frame from `make_findings`", do)
+    if missing := [name for name in FINDINGS_SCHEMA if name not in findings.columns]:
+        got = f"findings have no column '{missing[0]}'"
+        raise WorkbenchError(got, ", ".join(FINDINGS_SCHEMA), nearest(missing[0], findings.columns))
+    for severity in findings["severity"].unique().drop_nulls():
+        _known(severity)
+    return findings.cast({"severity": FINDINGS_SCHEMA["severity"]})
+
+
 def merge_findings(
     *frames: pl.DataFrame,  # each with `FINDINGS_SCHEMA`
 ) -> pl.DataFrame:  # worst first, otherwise in the order given
-    "All findings of several checks in one frame, the worst first."
-    frames = [frame.select(FINDINGS_SCHEMA.names()).cast(FINDINGS_SCHEMA) for frame in frames]
+    "All findings of several checks in one frame, the worst first. `WorkbenchError` for what is no frame."
+    frames = [_checked(frame).select(FINDINGS_SCHEMA.names()).cast(FINDINGS_SCHEMA) for frame in frames]
     merged = pl.concat(frames) if frames else make_findings()
     return merged.sort("severity", descending=True, maintain_order=True)
 
@@ -73,15 +91,16 @@ def at_least(
     findings: pl.DataFrame,  # `FINDINGS_SCHEMA`
     severity: str,  # the mildest to keep
 ) -> pl.DataFrame:  # the rows of that severity or worse
-    "Findings of a severity or worse."
-    return findings.filter(pl.col("severity") >= pl.lit(severity, dtype=pl.Enum(SEVERITIES)))
+    "Findings of a severity or worse. Raises `WorkbenchError` for an unknown severity."
+    least = pl.lit(_known(severity), dtype=FINDINGS_SCHEMA["severity"])
+    return _checked(findings).filter(pl.col("severity") >= least)
 
 
 def worst(
     findings: pl.DataFrame,  # `FINDINGS_SCHEMA`
 ) -> str | None:  # the worst severity, None where nothing was found
     "The worst severity among findings."
-    return findings["severity"].max() if findings.height else None
+    return _checked(findings)["severity"].max()
 
 # %% ../../nbs/00_core/01_findings.ipynb #8041df66
 def gate(
@@ -104,7 +123,7 @@ def finding_lines(
     findings: pl.DataFrame,  # `FINDINGS_SCHEMA`
 ) -> list[str]:  # one line a finding
     "Findings as plain text for a terminal or a log."
-    rows = findings.iter_rows(named=True)
+    rows = _checked(findings).iter_rows(named=True)
     return [f"{row['severity']:<4} {row['subject']}: {row['message']}" for row in rows]
 
 # %% ../../nbs/00_core/01_findings.ipynb #95690572
@@ -112,7 +131,7 @@ def findings_html(
     findings: pl.DataFrame,  # `FINDINGS_SCHEMA`
 ) -> str:  # an HTML table, worst first; all text escaped
     "Findings as an accessible HTML table."
-    if not findings.height:
+    if not _checked(findings).height:
         return '<p class="mlw-none">No findings.</p>'
     rows = "".join(
         _html_row(**row) for row in merge_findings(findings).drop("evidence").iter_rows(named=True)
