@@ -14,17 +14,18 @@ import pytest
 from mlworkbench.core.errors import StoreError
 from mlworkbench.core.store import Store
 
-# Each version is one number, many times over: a torn version would hold two numbers or too few rows.
-OVERWRITE = """
+# Each version holds whole batches only: a torn one would have another number of rows, or mixed numbers.
+WRITE = """
 import sys
 import polars as pl
 from mlworkbench.core.store import Store
-store = Store(sys.argv[1])
+store, mode = Store(sys.argv[1]), sys.argv[2]
 number = store.version("numbers")
 print("ready", flush=True)
 while True:
     number += 1
-    store.write("numbers", pl.DataFrame({"number": [number] * 50_000}))
+    rows = pl.DataFrame({"id": range(20_000), "number": [number] * 20_000})
+    store.write("numbers", rows, mode=mode, keys=["id"] if mode == "merge" else ())
 """
 
 APPEND = """
@@ -37,28 +38,39 @@ for number in range(30):
 """
 
 
-def test_a_killed_writer_leaves_the_last_version_readable(tmp_path):
+@pytest.mark.parametrize("mode", ["overwrite", "append", "merge"])
+def test_a_killed_writer_leaves_the_last_version_readable(tmp_path, mode):
     store = Store(tmp_path)
-    store.write("numbers", pl.DataFrame({"number": [0] * 50_000}))
+    store.write("numbers", pl.DataFrame({"id": range(20_000), "number": [0] * 20_000}))
     chance = random.Random(7)
     seen = [0]
-    for _ in range(25):
-        writer = subprocess.Popen([sys.executable, "-c", OVERWRITE, str(tmp_path)], stdout=subprocess.PIPE)
+    for _ in range(15):
+        writer = subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path), mode], stdout=subprocess.PIPE)
         assert writer.stdout.readline() == b"ready\n"
-        time.sleep(chance.uniform(0.0, 0.08))
+        time.sleep(chance.uniform(0.0, 0.4))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        numbers = store.read("numbers").collect()["number"]
-        assert len(numbers) == 50_000 and numbers.n_unique() == 1
-        assert numbers[0] == store.version("numbers") >= seen[-1]
-        seen.append(numbers[0])
+        batches = store.read("numbers").group_by("number").len().sort("number").collect()
+        assert batches["len"].unique().to_list() == [20_000]
+        assert batches["number"].max() == store.version("numbers") >= seen[-1]
+        assert batches.height == (store.version("numbers") + 1 if mode == "append" else 1)
+        seen.append(batches["number"].max())
     assert seen[-1] > 0  # it did write in between
-    store.write("numbers", pl.DataFrame({"number": [-1]}))
+    assert store.profile("numbers")["rows"] == store.read("numbers").select(pl.len()).collect().item()
+
+
+def test_vacuum_sweeps_up_what_a_killed_writer_left(tmp_path):
+    store = Store(tmp_path)
+    store.write("numbers", pl.DataFrame({"number": [1]}))
+    left = tmp_path / "numbers/staged-of-a-killed-writer.parquet"
+    at_work = tmp_path / "numbers/staged-of-one-at-work.parquet"
+    for path in (left, at_work):
+        path.write_bytes(b"rows")
+    os.utime(left, (time.time() - 2 * 86400,) * 2)
     store.vacuum("numbers", retention_days=0, dry_run=False)
-    left = [path for path in (tmp_path / "numbers").iterdir() if path.is_file()]
-    assert len([path for path in left if path.suffix == ".parquet"]) == 1
-    assert store.read("numbers").collect()["number"].to_list() == [-1]
+    assert not left.exists() and at_work.exists()
+    assert store.read("numbers").collect()["number"].to_list() == [1]
 
 
 def test_two_processes_appending_at_once_lose_nothing(tmp_path):
@@ -95,6 +107,27 @@ def test_a_full_disk_is_called_so_and_nothing_is_lost(tmp_path):
     assert "last version is untouched" in writer.stdout
     assert store.read("numbers").collect()["number"].to_list() == [1]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+MERGE = """
+import sys
+import polars as pl
+from mlworkbench.core.store import Store
+store = Store(sys.argv[1])
+for number in range(15):
+    store.write("merged", pl.DataFrame({"id": [100 * int(sys.argv[2]) + number]}), mode="merge", keys="id")
+    store.tag(f"t{sys.argv[2]}", f"v{number}", version=0)
+"""
+
+
+def test_two_processes_merging_and_tagging_at_once_lose_nothing(tmp_path):
+    store = Store(tmp_path)
+    for table in ("t0", "t1"):
+        store.write(table, pl.DataFrame({"a": [1]}))
+    writers = [subprocess.Popen([sys.executable, "-c", MERGE, str(tmp_path), str(n)]) for n in range(2)]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert store.read("merged").collect().unique().height == 30
+    assert len(store.tags("t0")) == len(store.tags("t1")) == 15
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])

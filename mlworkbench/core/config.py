@@ -8,6 +8,7 @@ __all__ = ['FILE', 'Section', 'ProjectSettings', 'Cost', 'Objective', 'StepSetti
 
 # %% ../../nbs/00_core/02_config.ipynb #dd05cd69
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import get_args
@@ -103,10 +104,10 @@ def check_table_name(
 ) -> str:  # the name, unchanged
     "Refuse a name that is not a table's. Raises `ValueError`."
     parts = name.split("/")
-    if not all(part.replace("_", "a").replace("-", "a").replace(".", "a").isalnum() for part in parts):
-        raise ValueError(f"{name!r} is no table name: letters, digits, '_', '-' and '.', parted by '/'")
-    if name.startswith("_") or any(part.strip(".") == "" for part in parts):
-        raise ValueError(f"{name!r} is no table name: it may not start with '_' or have a part of dots only")
+    if not all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) for part in parts):
+        raise ValueError(f"{name!r} is no table name: a-z, A-Z, 0-9, '_', '-' and '.', parted by '/'")
+    if any(part.startswith("_") or part.strip(".") == "" for part in parts):
+        raise ValueError(f"{name!r} is no table name: no part may start with '_' or have dots only")
     return name
 
 # %% ../../nbs/00_core/02_config.ipynb #ca515d60
@@ -145,6 +146,8 @@ def _explain(problem):
     if kind == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if "storage_options" in problem["loc"]:  # may be a secret
+        return f"'{key}': {message}"
     if key and kind != "value_error":
         return f"'{key}' is {problem['input']!r}: {message}"
     return f"{key}: {message}".lstrip(": ")

@@ -30,6 +30,11 @@ def as_lazy(
         raise StoreError(f"table '{table}': got {type(frame).__name__}", accepted, table=table)
     batches = iter(frame)
     first = next(batches, None)
+    if first is not None and not isinstance(first, pl.DataFrame):
+        accepted = "a polars DataFrame or LazyFrame, or an iterable of DataFrames"
+        do = "Use pl.from_pandas(...) or pl.DataFrame(...)"
+        got = f"table '{table}': got {type(frame).__name__} of {type(first).__name__}"
+        raise StoreError(got, accepted, do, table=table)
     if first is None:
         raise StoreError(
             f"table '{table}': the iterable gave no frame", "at least one, which may be empty", table=table
@@ -61,6 +66,7 @@ _REFUSED = {
     pl.Duration: "a duration cannot be stored: use e.g. `.dt.total_seconds()`",
     pl.Object: "Python objects cannot be stored: turn them into text or numbers",
     pl.Int128: "128-bit integers cannot be stored: cast it to Int64 or Decimal",
+    pl.UInt128: "128-bit integers cannot be stored: cast it to Int64 or Decimal",
 }
 
 
@@ -76,7 +82,7 @@ def storable_type(
         raise StoreError(f"column '{column}': {_REFUSED[dtype.base_type()]}", column=column)
     if isinstance(dtype, pl.Datetime):
         return pl.Datetime("us", "UTC" if dtype.time_zone else None)
-    if isinstance(dtype, pl.List):
+    if isinstance(dtype, pl.List | pl.Array):  # Delta Lake has lists of any length only
         return pl.List(storable_type(column, dtype.inner))
     if isinstance(dtype, pl.Struct):
         return pl.Struct({f.name: storable_type(f"{column}.{f.name}", f.dtype) for f in dtype.fields})
@@ -111,22 +117,31 @@ def fit_schema(
         )
     except StoreError as error:
         raise StoreError(f"table '{table}', {error.got}", table=table, **error.facts) from None
+    _refuse_twins(fitted, table)
     if stored is None or (evolve and mode == "overwrite"):
         return fitted
     changes = schema_changes(_widen_to(fitted, stored), stored)
-    retyped = changes.drop_nulls()
-    if changes.height and (not evolve or retyped.height):
+    never = changes.drop_nulls()  # of another type
+    if mode == "merge":  # the rows are replaced as a whole: a column left out would become null
+        never = changes.filter(pl.col("stored").is_not_null())
+    if changes.height and (not evolve or never.height):
         raise _changed(table, changes, fitted, stored, evolve)
     return pl.Schema({**stored, **{name: dtype for name, dtype in fitted.items() if name not in stored}})
 
 
+def _refuse_twins(schema, table):
+    "Delta Lake does not tell 'a' from 'A'."
+    seen = {}
+    for name in schema:
+        if (twin := seen.setdefault(name.lower(), name)) != name:
+            got = f"table '{table}': columns '{twin}' and '{name}' differ in case only"
+            raise StoreError(got, do="Rename one of them", table=table, column=name)
+
+
 def _changed(table, changes, fitted, stored, evolve):
     lines = [_change_line(row, fitted, stored) for row in changes.iter_rows(named=True)]
-    do = (
-        "Cast the columns; only mode='overwrite' can change a type"
-        if evolve
-        else "Cast them, or pass evolve=True"
-    )
+    mend = "Bring every column with its type; only mode='overwrite' can change more"
+    do = mend if evolve else "Cast them, or pass evolve=True"
     return StoreError(
         f"table '{table}' would change: {'; '.join(lines)}", do=do, table=table, changes=changes
     )

@@ -7,6 +7,7 @@ __all__ = ['write_atomic', 'Folder', 'Bucket']
 
 # %% ../../nbs/00_core/06_files.ipynb #ee742690
 import os
+import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -42,8 +43,15 @@ class Folder:
         return str(self.root / table)
 
     def scan(self, delta):
-        "The rows of an open Delta table, lazily."
+        "The rows of an open Delta table, lazily. Raises `StoreError` where `vacuum` has removed some."
         import polars as pl
+
+        gone = [uri for uri in delta.file_uris() if not Path(unquote(uri)).exists()]
+        if gone:
+            got = (
+                f"version {delta.version()} has lost {len(gone)} files: it was vacuumed, or they were deleted"
+            )
+            raise StoreError(got, do="Read a newer version, or one with a tag; tags keep their versions")
 
         if quote(str(self.root)) == str(self.root):
             return pl.scan_delta(delta)
@@ -57,18 +65,15 @@ class Folder:
         return sorted(str(log.parent.relative_to(self.root)) for log in logs)
 
     def take(self, table, path):
-        "Move a finished parquet file to the table's folder; its name there and its size."
+        "Put a finished parquet file into the table's folder, where it is; its name there and its size."
         target = self.root / table / f"part-{uuid.uuid4().hex}.parquet"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.replace(path, target)
-        except OSError:  # another file system
-            import shutil
-
+            os.link(path, target)  # the same bytes: nothing is copied
+        except OSError:  # another file system, or one without links
             partial = target.with_suffix(".partial")
             shutil.copyfile(path, partial)
             os.replace(partial, target)
-            path.unlink()
         return target.name, target.stat().st_size
 
     def drop(self, table, file):
@@ -130,11 +135,12 @@ class Bucket:
         file = f"part-{uuid.uuid4().hex}.parquet"
         size = path.stat().st_size
         self._files.put(f"{table}/{file}", path)
-        path.unlink()
         return file, size
 
     def drop(self, table, file):
         self._files.delete(f"{table}/{file}")
 
     def workplace(self, table):
-        return Path(tempfile.gettempdir()) / "mlworkbench"
+        folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder

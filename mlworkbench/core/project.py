@@ -9,7 +9,9 @@ __all__ = ['CONTEXT', 'PART_BYTES', 'Project', 'step', 'notebook_hash', 'StepTab
 # %% ../../nbs/00_core/09_project.ipynb #6a87bc05
 import hashlib
 import json
+import math
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -105,7 +107,7 @@ class StepTables:
         self.settings = project.step(name)
         self.objective = project.settings.objective
         self.draft = work is None
-        self._pins = pins  # None in draft: whatever is newest
+        self._pins = dict(pins or {})  # table to version
         self._work = Path(work) if work else project.private / "draft"
         self._staging = Staging(self._work / "staged", project.store)
         self._read = {}  # the version of each table that was read; None where the draft changed it
@@ -153,7 +155,9 @@ class StepTables:
         "Make this step's drafts new versions of their tables. Under the runner this happens at the end."
         if not self.draft:
             return {}
-        return self._staging.publish(step=self.name, note=f"published by hand from {self.name}")
+        versions = self._staging.publish(step=self.name, note=f"published by hand from {self.name}")
+        self._pins |= versions
+        return versions
 
     def discard(self, table=None):
         "Drop what waits for one table, or for all: in draft also what other notebooks have drafted."
@@ -164,16 +168,18 @@ class StepTables:
             raise undeclared(self, verb, table, declared)
 
     def _refuse_gold(self, table):
-        if not self.settings.gold and "gold" in self.project.store.tags(table):
+        waiting = [w["name"] for w in self._staging.writes() if w["table"] == table and w["mode"] == "tag"]
+        if not self.settings.gold and "gold" in {*waiting, *self.project.store.tags(table)}:
             got = f"step '{self.name}' may not read '{table}': it is the gold hold-out"
             do = "Evaluate on it in a step that has `gold = true` in workbench.toml, and train on other rows"
             raise StoreError(got, do=do, table=table)
 
     def _version(self, table):
-        "The pinned version; in draft the newest; None where there was no such table."
-        if self._pins is not None:
-            return self._pins.get(table)
-        return self.project.store.version(table) if self.project.store.exists(table) else None
+        "The pinned version, None where there was no such table; in draft the first read pins."
+        if self.draft and table not in self._pins:
+            exists = self.project.store.exists(table)
+            self._pins[table] = self.project.store.version(table) if exists else None
+        return self._pins.get(table)
 
 
 def _notice(text):
@@ -262,7 +268,9 @@ def check_metrics(
     "Metrics as plain numbers, texts and booleans. Raises `WorkbenchError` for a value that is none."
     kept = {}
     for name, value in metrics.items():
-        value = value.item() if hasattr(value, "item") else value
+        value = value.item() if getattr(value, "size", None) == 1 else value  # a number of numpy's
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None  # JSON has no other word for it
         if not isinstance(value, (int, float, str, bool, type(None))):
             raise WorkbenchError(
                 f"metric '{name}' is a {type(value).__name__}", "a number, a text, True or False"
@@ -334,7 +342,12 @@ def lay_directory(
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as opened:
                 opened.write(content)
-        os.rename(partial, folder)
+        try:
+            os.rename(partial, folder)
+        except OSError:  # another step was faster
+            shutil.rmtree(partial)
+            if not folder.exists():
+                raise
     return folder
 
 # %% ../../nbs/00_core/09_project.ipynb #a91dd048

@@ -14,7 +14,15 @@ import polars as pl
 
 from .errors import WorkbenchError
 from .files import write_atomic
-from .store import Commit, Store, commit_staged, stage_table
+from mlworkbench.core.store import (
+    Commit,
+    Store,
+    as_names,
+    commit_staged,
+    find_commit,
+    stage_table,
+    stored_schema,
+)
 
 # %% ../../nbs/00_core/08_staging.ipynb #503f855f
 class Staging:
@@ -35,12 +43,15 @@ class Staging:
     def add(self, step, table, frame, mode, keys, note, evolve, metadata):
         "Stage one write; an overwrite takes the place of earlier ones to its table."
         self.folder.mkdir(parents=True, exist_ok=True)
-        file, _ = stage_table(self.store, table, frame, mode, list(keys), evolve, self.folder)
+        base = self.store.read(table) if self.store.exists(table) else None
+        seen = self.view(table, base)  # what waits counts: a second append has to fit the first
+        stored = None if seen is None else seen.collect_schema()
+        file, _ = stage_table(self.store, table, frame, mode, as_names(keys), evolve, self.folder, stored)
         if mode == "overwrite":
             self.discard(table)
         entry = {
-            "step": step, "table": table, "file": file.name, "mode": mode, "keys": list(keys), "note": note,
-            "evolve": evolve, "metadata": metadata, "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": step, "table": table, "file": file.name, "mode": mode, "keys": as_names(keys),
+            "note": note, "evolve": evolve, "metadata": metadata, "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         self._save([*self.writes(), entry])
 
@@ -82,14 +93,20 @@ class Staging:
             except WorkbenchError as error:
                 error.published = versions  # a record must not hide what is already out
                 raise
-            self._save([w for w in self.writes() if w != write])
+            self._save([w for w in self.writes() if w.get("file", w) != write.get("file", write)])
         return versions
 
     def _commit(self, write, run, note):
-        file = self.folder / write["file"]
-        commit = Commit(write["mode"], write["note"] or note, run, None, write["metadata"])
-        how = (write["mode"], write["keys"], write["evolve"])
-        return commit_staged(self.store, write["table"], file, pl.read_parquet_schema(file), *how, commit)
+        file, table = self.folder / write["file"], write["table"]
+        version = find_commit(self.store, table, file.stem) if write.get("tried") else None
+        if version is None:
+            # killed in between, the next attempt looks for the commit before it makes one
+            self._save([w | {"tried": True} if w == write else w for w in self.writes()])
+            commit = Commit(write["mode"], write["note"] or note, run, write["metadata"])
+            how = (write["mode"], write["keys"], write["evolve"])
+            version = commit_staged(self.store, table, file, pl.read_parquet_schema(file), *how, commit)
+        file.unlink(missing_ok=True)
+        return version
 
 # %% ../../nbs/00_core/08_staging.ipynb #069cf287
 def _applied(base, rows, mode, keys):
