@@ -22,33 +22,9 @@ from ..core.errors import ConfigError, nearest
 from ..core.profile import profile_frame
 
 # %% ../../nbs/10_data/05_schema.ipynb #29129ec6
-DTYPES = (
-    *(
-        "Int8",
-        "Int16",
-        "Int32",
-        "Int64",
-        "UInt8",
-        "UInt16",
-        "UInt32",
-        "UInt64",
-        "Float32",
-        "Float64",
-        "Decimal",
-    ),
-    *(
-        "Boolean",
-        "String",
-        "Binary",
-        "Date",
-        "Datetime",
-        "Time",
-        "Duration",
-        "Categorical",
-        "Enum",
-        "List",
-        "Struct",
-    ),
+DTYPES = tuple(
+    "Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float32 Float64 Decimal Boolean String Binary "
+    "Date Datetime Time Duration Categorical Enum List Struct".split()
 )
 
 
@@ -136,8 +112,24 @@ def _from_text(column, want):
     return pl.coalesce(column.str.to_datetime(f, time_unit=want.time_unit, strict=False) for f in formats)
 
 # %% ../../nbs/10_data/05_schema.ipynb #bdd9fdb4
-class _Checked(BaseModel):
+class _Called(type(BaseModel)):
+    def __call__(cls, *args, **values):  # calls only: a column within a schema is reported by the schema
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise _as_config_error(error, cls) from None
+
+
+class _Checked(BaseModel, metaclass=_Called):
+    "What is wrong in a call or an assignment is a `ConfigError`."
+
     model_config = ConfigDict(extra="forbid", validate_assignment=True, arbitrary_types_allowed=True)
+
+    def __setattr__(self, name, value):
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            raise _as_config_error(error, type(self)) from None
 
 
 class Column(_Checked):
@@ -173,6 +165,19 @@ class Column(_Checked):
                 f"{value!r} is no bound; accepted: a number, date, datetime or time without quotes"
             )
         return value
+
+    @field_validator("values")
+    @classmethod
+    def one_kind(cls, values):
+        plain = [value for value in values or [] if not isinstance(value, bool)]
+        if plain and len(plain) == len(values) and all(isinstance(value, int | float) for value in plain):
+            return values if len({type(value) for value in values}) == 1 else [float(v) for v in values]
+        try:
+            pl.Series(values)
+        except TypeError:
+            kinds = ", ".join(dict.fromkeys(type(value).__name__ for value in values))
+            raise ValueError(f"the accepted values are of several types ({kinds}); accepted: one") from None
+        return values
 
     @field_validator("pattern")
     @classmethod
@@ -226,12 +231,6 @@ class Schema(_Checked):
                 raise ValueError(f"rule '{name}' is not SQL that polars reads: {error}") from None
         return rules
 
-    def __init__(self, **values):
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise _as_config_error(error, "schema") from None
-
 
 def rule_expression(
     rule: str | pl.Expr,  # SQL, or an expression from a dataframely class
@@ -240,22 +239,19 @@ def rule_expression(
     return pl.sql_expr(rule) if isinstance(rule, str) else rule
 
 # %% ../../nbs/10_data/05_schema.ipynb #66e15261
-def _as_config_error(error, file):
-    problems = error.errors(include_url=False)
+def _as_config_error(error, model):
+    problems, name = error.errors(include_url=False), model.__name__.lower()
     key = ".".join(map(str, problems[0]["loc"]))
-    message = "; ".join(_explain(problem) for problem in problems)
-    return ConfigError(f"{file}: {message}", do=f"Edit {file}", file=file, key=key)
+    message = "; ".join(_explain(problem, model) for problem in problems)
+    return ConfigError(f"{name}: {message}", do=f"Edit the {name}", key=key)
 
 
-def _explain(problem):
+def _explain(problem, model):
     location, kind = problem["loc"], problem["type"]
     key = ".".join(map(str, location))
-    if kind == "extra_forbidden":
-        section = (
-            {"columns": Column, "freshness": Freshness}.get(location[0], Schema)
-            if len(location) > 1
-            else Schema
-        )
+    if kind in ("extra_forbidden", "no_such_attribute"):
+        inner = {"columns": Column, "freshness": Freshness}
+        section = inner.get(location[0], model) if len(location) > 1 else model
         known = list(section.model_fields)
         return f"unknown key '{key}' (accepted: {', '.join(known)}). {nearest(location[-1], known)}".rstrip(
             " ."
@@ -315,7 +311,7 @@ def from_toml(
     "Read a schema. Raises `ConfigError` naming file, key and the nearest valid key."
     path = Path(path)
     try:
-        return Schema.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Schema(**tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError(
             f"there is no {path}", do="Write one with `to_toml(infer_schema(frame), path)`", file=path
@@ -382,11 +378,18 @@ def _infer_range(seen, dtype):
             return day, None
         return datetime.combine(day, time(), UTC if dtype.time_zone else None), None
     if not (seen["distinct_error"] == 0 and seen["distinct"] <= 100 and dtype.is_integer()):
-        unit = 10.0 ** (math.floor(math.log10((high - low) or abs(high) or 1)) - 1)
-        low, high = math.floor(low / unit) * unit, math.ceil(high / unit) * unit
+        low, high = _outwards(low, high)
         if not dtype.is_integer():
-            return float(f"{low:.12g}"), float(f"{high:.12g}")
+            return low, high
     return int(low), int(high)
+
+
+def _outwards(low, high):
+    "Two digits of the difference; the numbers themselves where floats have no room for that."
+    span = min(high / 2 - low / 2 or abs(high) or 1, 1e307) * 2
+    unit = 10.0 ** max(-300, math.floor(math.log10(span)) - 1)
+    least, most = math.floor(low / unit) * unit, math.ceil(high / unit) * unit
+    return min(low, float(f"{least:.12g}")), max(high, float(f"{most:.12g}"))
 
 # %% ../../nbs/10_data/05_schema.ipynb #85076cd6
 def from_dataframely(
