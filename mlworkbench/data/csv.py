@@ -12,10 +12,12 @@ from itertools import islice
 
 import polars as pl
 
-from ..core.errors import DataError, nearest
+from ..core.errors import ConfigError, DataError, nearest
 from ..core.findings import finding
 from .files import FileRows, Spool, find_files, open_texts, readable, undecodable
-from .values import TextTypes, mixed_columns, typed
+from mlworkbench.data.values import (
+    TextTypes, check_count, declared, mixed_columns, names_of, text_type, typed,
+)  # fmt: skip
 
 # %% ../../nbs/10_data/02_csv.ipynb #0ed3be1a
 class _Lines:
@@ -156,12 +158,13 @@ def read_csv(
     paths,  # a path, a pattern or a list; .gz and .zip too
     schema: dict[str, pl.DataType] | None = None,  # types of some or all columns; the others are inferred
     delimiter: str = ",",
-    null_values: tuple[str, ...] = ("",),  # fields that stand for a missing value, e.g. ("", "NA")
+    null_values: tuple[str, ...] | str = ("",),  # fields that stand for a missing value, e.g. ("", "NA")
     encoding: str = "utf-8",
     batch_rows: int = 50_000,  # rows held in memory at once
 ) -> FileRows:  # iterate for DataFrames; nothing is read before
     "Rows of CSV files with a header. Blank lines are passed over; rows that do not fit are in `.rejected`."
-    files, schema = find_files(paths), dict(schema or {})
+    files, schema, null_values = find_files(paths), declared(schema), names_of(null_values)
+    _check(delimiter, batch_rows, schema)
 
     def parts(rows):
         first = None
@@ -176,8 +179,18 @@ def read_csv(
                         good, refused = typed(frame, schema, null_values)
                         rows.reject_all(name, refused, kept)
                         yield good.select(first)
+        empty = pl.DataFrame(schema=dict.fromkeys(first, pl.String))  # the columns, where no row is left
+        yield typed(empty, schema)[0]
 
     return FileRows(lambda rows: _inferred(rows, parts(rows), schema))
+
+
+def _check(delimiter, batch_rows, schema):
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ConfigError(f"delimiter={delimiter!r}", "one character, e.g. ',', ';', '\\t' or '|'")
+    check_count("batch_rows", batch_rows)
+    for dtype in schema.values():
+        text_type(dtype)
 
 
 def _same_columns(name, columns, first):
@@ -201,12 +214,16 @@ def _inferred(rows, batches, schema):
         rows.notes = [_note(**mixed) for mixed in mixed_columns(types)] if types else []
         empty = [pl.lit(None, pl.Null).alias(name) for name, dtype in found.items() if dtype == pl.Null]
         filled = {name: dtype for name, dtype in found.items() if dtype != pl.Null}
-        for batch in spool.batches():
+        for batch in spool.batches() if spool.rows else [pl.DataFrame(schema=spool.schema)]:
             yield typed(batch, filled, ())[0].with_columns(empty)
 
 
 def _note(check, column, dtype, share, example):
-    if check == "time_zone_mix":
+    if check == "number_separators":
+        message = f"{share:.1%} of '{column}' is text like {example!r}: numbers with separators, kept as text"
+    elif check == "delimiter":
+        message = f"'{column}' is the only column, and {share:.1%} is like {example!r}: another delimiter?"
+    elif check == "time_zone_mix":
         message = f"'{column}' has times with and without a time zone and was kept as text"
     else:
         message = f"{share:.1%} of '{column}' is {dtype}, but {example!r} is not: it was kept as text"
