@@ -81,7 +81,7 @@ def number_drift(
     distance = float((gap[:-1] * np.diff(points)).sum())
     deciles = np.unique(np.quantile(reference, np.linspace(0.1, 0.9, 9)))
     shares = [_shares(values, deciles) for values in (reference, current)]
-    edges = np.histogram_bin_edges(reference, bins="doane")
+    edges = _edges(reference)
     counts = [np.histogram(values, edges)[0] / values.size for values in (reference, current)]
     return {
         "psi": population_stability(*shares),
@@ -96,6 +96,13 @@ def number_drift(
     }
 
 # %% ../../nbs/60_monitor/00_drift.ipynb #9e9668fc
+def _edges(values):
+    try:
+        return np.histogram_bin_edges(values, bins="doane")
+    except ValueError:  # floats so large that none lie between
+        return np.array([values[0], np.nextafter(values[-1], np.inf)])
+
+
 def _shares(values, edges):
     return np.bincount(np.searchsorted(edges, values), minlength=edges.size + 1) / values.size
 
@@ -192,7 +199,10 @@ def _column_drift(reference, current, kind):
     for which, values in (("reference", reference), ("current", current)):
         values = values.cast(pl.Float64).fill_nan(None) if kind == "number" else values
         row |= {f"rows_{which}": values.len(), f"null_share_{which}": values.null_count() / values.len()}
-        measured.append(values.drop_nulls())
+        values = values.drop_nulls()
+        finite = values.filter(values.is_finite()) if kind == "number" else values
+        row |= {f"infinite_{which}": values.len() - finite.len()}
+        measured.append(finite)
     if all(values.len() for values in measured):
         row |= (number_drift if kind == "number" else category_drift)(*measured)
     return row
@@ -221,6 +231,8 @@ DRIFT_SCHEMA = pl.Schema(
         "total_variation": pl.Float64,
         "new_levels": pl.List(pl.String),
         "new_share": pl.Float64,
+        "infinite_reference": pl.Int64,  # rows left out of the measures
+        "infinite_current": pl.Int64,
     }
 )
 
@@ -232,12 +244,13 @@ def drift_findings(
     some: float = 0.1,  # PSI of an `info` finding
     much: float = 0.25,  # PSI of a `warn` finding
     null_change: float = 0.05,  # change of the null share that is a `warn`
-) -> pl.DataFrame:  # findings for distributions, null shares and new levels
+) -> pl.DataFrame:  # findings for distributions, null shares, infinities and new levels
     "What has drifted, one finding a column and kind of drift."
     rows = []
     for row in table.iter_rows(named=True):
         where = f"{subject}.{row['column']}"
         rows += _shape_finding(row, where, check, some, much)
+        rows += _infinite_finding(row, where)
         rows += _level_findings(row, where, null_change)
     return make_findings(rows)
 
@@ -251,6 +264,17 @@ def _shape_finding(row, where, check, some, much):
     evidence = {name: row[name] for name in measures if row[name] is not None}
     message = f"{row['column']} has drifted: PSI {psi:.3f}"
     return [finding(check, where, severity, message, psi, limit, **evidence)]
+
+
+def _infinite_finding(row, where):
+    now, before = row["infinite_current"], row["infinite_reference"]
+    if not now + before:
+        return []
+    message = (
+        f"{row['column']} is infinite in {now:,} of {row['rows_current']:,} rows and in {before:,} "
+        f"of {row['rows_reference']:,} of the reference: they are left out"
+    )
+    return [finding("infinite", where, "warn", message, now / row["rows_current"], 0, reference=before)]
 
 
 def _level_findings(row, where, null_change):
