@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TAGS', 'WITH_CONTENT', 'EMPTY', 'ATTRIBUTES', 'INLINE_IMAGE', 'COLOURS', 'LONGEST_TEXT', 'PLOTLY', 'THEMES',
-           'DEFAULT_HEIGHT', 'TITLE_SPACE', 'FRAME_POLICY', 'FRAME', 'safe_html', 'markdown_html', 'joined',
-           'wide_tables', 'frame_html', 'terminal_html', 'figure_html', 'json_html', 'output_html', 'stream_html',
-           'rich_html']
+           'DEFAULT_HEIGHT', 'TITLE_SPACE', 'MAPS', 'NO_MAP', 'LARGEST', 'FRAME_POLICY', 'FRAME', 'safe_html',
+           'markdown_html', 'joined', 'wide_tables', 'frame_html', 'terminal_html', 'figure_html', 'is_map',
+           'json_html', 'output_html', 'stream_html', 'rich_html']
 
 # %% ../../nbs/70_report/02_outputs.ipynb #5a87f11c
 import base64
@@ -176,12 +176,19 @@ def _right(right):
 
 
 def _frame_cell(text, kind, right):
-    text = unescape(text)
+    text = _whole(unescape(text)) if right else unescape(text)
     if text == "null":
         return f'<td{_right(right)}><span class="mlw-null">null</span></td>'
     if kind in ("str", "enum", "cat") and text[:1] == '"':
         text = text[1:-1] if text[-1] == '"' else text[1:]
     return f"<td{_right(right)}>{escape(text)}</td>"
+
+
+def _whole(text):
+    "A whole number written out; polars rounds others to four digits, and what it cut off is not made up here."
+    found = re.fullmatch(r"-?\d(?:\.(\d+))?e(\d{1,2})", text)
+    digits, exponent = (len(found[1] or ""), int(found[2])) if found else (0, 0)
+    return f"{float(text):,.0f}" if digits <= exponent <= 15 and found and digits != 4 else text
 
 # %% ../../nbs/70_report/02_outputs.ipynb #f6abc6cb
 COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
@@ -192,7 +199,8 @@ def terminal_html(
     text: str,  # with ANSI escapes and carriage returns
 ) -> str:  # escaped, with spans for colours
     "Terminal output as HTML (without the surrounding `pre`)."
-    text = re.sub(r"[^\n]*\r(?=[^\n])", "", text.replace("\r\n", "\n"))
+    lines = text.replace("\r\n", "\n").split("\n")
+    text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] if "\r" in line else line for line in lines)
     if len(text) > LONGEST_TEXT:
         text = f"{text[:LONGEST_TEXT]}\n… {len(text) - LONGEST_TEXT:,} more characters"
     text = re.sub(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b\[[0-9;?]*[A-HJ-Za-ln-z]|\x08", "", text)
@@ -225,14 +233,20 @@ def _next_style(style, codes):
 PLOTLY = "application/vnd.plotly.v1+json"
 THEMES = {"#276bcd", "#636efa"}  # the first colour of the house's theme and of plotly's own
 DEFAULT_HEIGHT, TITLE_SPACE = 420, 44
+MAPS = _words(
+    "choropleth choroplethmap choroplethmapbox densitymap densitymapbox "
+    "scattergeo scattermap scattermapbox"
+)
+NO_MAP = "A map needs a network to draw; open the notebook to see it."
 
 
 def figure_html(
     figure: dict,  # plotly's mimetype: data, layout
     place: str = "",  # where it is, for a description of last resort, e.g. "cell 4"
 ) -> str:  # a `figure` element
-    "A figure, described, to be drawn by the page's script."
-    data, layout = figure.get("data") or [], dict(figure.get("layout") or {})
+    "A figure, described, to be drawn by the page's script; a map is described only."
+    data, layout = _without_sources(figure.get("data") or []), dict(figure.get("layout") or {})
+    layout |= {"images": _without_sources(layout["images"])} if layout.get("images") else {}
     theme = (layout.get("template") or {}).get("layout", {})
     if not theme or (theme.get("colorway") or [""])[0].lower() in THEMES:
         layout.pop("template", None)
@@ -248,6 +262,8 @@ def figure_html(
     meta = layout.get("meta") if isinstance(layout.get("meta"), dict) else {}
     said = meta.get("alt") or _described(data, title, place)
     caption = f"<figcaption>{escape(title)}</figcaption>" if title else ""
+    if is_map(figure):
+        return f'<figure class="mlw-map">{caption}<p class="mlw-absent">{escape(said.rstrip("."))}. {NO_MAP}</p></figure>'
     return (
         f'<figure class="mlw-figure">{caption}'
         f'<div class="mlw-plot" role="group" aria-label="{escape(said)}" style="height:{height:.0f}px"></div>'
@@ -255,6 +271,18 @@ def figure_html(
     )
 
 # %% ../../nbs/70_report/02_outputs.ipynb #9a697ad2
+def is_map(
+    figure: dict,  # plotly's mimetype
+) -> bool:  # whether it cannot be drawn offline
+    "Whether a figure has a geographic trace."
+    return any(trace.get("type") in MAPS for trace in figure.get("data") or [])
+
+
+def _without_sources(parts):
+    "Pictures of a layout, or traces, without those whose picture lies elsewhere."
+    return [part for part in parts if str(part.get("source") or "data:").startswith("data:")]
+
+
 def _plain(text):
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", str(text or "")))).strip()
 
@@ -277,11 +305,27 @@ def json_html(
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 # %% ../../nbs/70_report/02_outputs.ipynb #ae218a15
+LARGEST = 5_000_000  # characters of one output
+
+
 def output_html(
     output: dict,  # an output of a code cell, nbformat 4
     place: str = "",  # where it is, e.g. "cell 4"
 ) -> str:  # safe HTML, empty where there is nothing to show
-    "An output of a cell as HTML."
+    "An output of a cell as HTML; one that is too large is named and left out."
+    data = output.get("data") or {}
+    size = max((len(joined(value)) for value in data.values() if isinstance(value, str | list)), default=0)
+    html = _shown(output, place) if size <= LARGEST else ""  # what is too large is not even read
+    if max(size, len(html)) <= LARGEST:
+        return html
+    return (
+        f'<p class="mlw-absent">Output of {escape(place) or "a cell"} left out: it has '
+        f"{max(size, len(html)) / 1e6:.1f} MB, a page shows up to {LARGEST / 1e6:.0f} MB. "
+        "It is in the executed notebook.</p>"
+    )
+
+
+def _shown(output, place):
     kind = output.get("output_type")
     if kind == "stream":
         return stream_html(joined(output.get("text", "")), output.get("name", "stdout"))

@@ -22,7 +22,7 @@ from ..core.errors import RunError
 from ..core.files import write_atomic
 from ..core.findings import findings_html, make_findings, merge_findings
 from .look import DARK_PALETTE, PALETTE, house_template
-from .outputs import PLOTLY, joined, json_html, markdown_html, output_html, terminal_html
+from .outputs import PLOTLY, is_map, joined, json_html, markdown_html, output_html, terminal_html
 
 # %% ../../nbs/70_report/03_page.ipynb #f406ad0c
 STATUSES = {  # text, tone (a class of the style sheet), mark
@@ -223,7 +223,7 @@ def asset(
 
 @cache
 def packed_plotly(
-    complete: bool = False,  # with 3D, maps and everything else
+    complete: bool = False,  # with 3D and everything else
 ) -> str:  # gzip in base64
     "Plotly's script, as a page carries it."
     if not complete:
@@ -235,6 +235,7 @@ def packed_plotly(
 
 def _plotly_for(cells):
     figures = [o["data"][PLOTLY] for c in cells for o in c.get("outputs", []) if PLOTLY in o.get("data", {})]
+    figures = [figure for figure in figures if not is_map(figure)]
     kinds = {trace.get("type", "scatter") for figure in figures for trace in figure.get("data", [])}
     return packed_plotly(bool(kinds - CARTESIAN)) if figures else None
 
