@@ -212,6 +212,47 @@ def test_secrets_stay_on_their_server_and_out_of_messages(monkeypatch):
         ids(api)
 
 
+def test_secrets_in_an_address_are_shown_nowhere():
+    def echo(api):
+        api.answer({"you asked": api.path}, 400)
+
+    def again(api):
+        api.answer([], headers={"Link": '</rows?api_key=hush-hush>; rel="next"'})
+
+    def half(api):
+        api.answer({"rows": []})
+
+    key = "ab12cd34ef56ab12cd34ef56"
+    for trouble, said in [
+        (echo, "status 400"),
+        (again, "before"),
+        (half, "list of objects"),
+        (drop, "attempts"),
+    ]:
+        with serving({"all": trouble}) as server:
+            url = server.url.replace("://", "://user:open%20sesame@") + "/rows?api_key=hush-hush&lang=en"
+            api = read_api(
+                url, paging=by_link(), params={"token": "abracadabra", "x": key}, retries=1, pause_s=0.01
+            )
+            with pytest.raises(DataError, match=said) as caught:
+                ids(api)
+            assert server.asked[0][2]["Authorization"].startswith("Basic ")
+        told = repr(api) + repr(caught.value.facts) + "".join(traceback.format_exception(caught.value))
+        assert "lang=en" in repr(api) and "127.0.0.1" in str(caught.value)
+        for secret in ("sesame", "hush", "abracadabra", key):
+            assert secret not in told
+
+
+def test_json_that_python_would_take_for_something_else():
+    for body, said in [(b'[{"x": 1e999}]', "beyond 64 bits"), (b'[{"x": 1, "x": 2}]', "'x' occurs more")]:
+        with serving({"all": lambda api, body=body: api.answer(body)}) as server:
+            with pytest.raises(DataError, match=said):
+                list(read_api(server.url))
+            assert len(server.asked) == 1
+    with pytest.raises(ConfigError, match="retries=-1"):
+        read_api("http://localhost/", retries=-1)
+
+
 def test_answers_of_the_wrong_form():
     with (
         serving({"all": lambda api: api.answer(b"<html>")}) as server,
