@@ -40,6 +40,8 @@ def finding(
     **evidence,  # anything JSON can hold (other values are kept as text)
 ) -> dict:  # one row of `FINDINGS_SCHEMA`
     "One finding. Raises `WorkbenchError` for an unknown severity."
+    text = json.dumps(evidence, default=str)
+    evidence = json.loads(text, parse_constant=str)  # JSON has no NaN and no infinity: they become text
     return {
         "check": check,
         "subject": subject,
@@ -47,7 +49,7 @@ def finding(
         "value": None if value is None else float(value),
         "limit": None if limit is None else float(limit),
         "message": message,
-        "evidence": json.dumps(evidence, default=str, ensure_ascii=False),
+        "evidence": json.dumps(evidence, ensure_ascii=False),
     }
 
 
