@@ -22,10 +22,11 @@ from ..core.errors import ConfigError, nearest
 from ..core.profile import profile_frame
 
 # %% ../../nbs/10_data/05_schema.ipynb #29129ec6
-DTYPES = tuple(
-    "Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float32 Float64 Decimal Boolean String Binary "
-    "Date Datetime Time Duration Categorical Enum List Struct".split()  # noqa: SIM905
-)
+DTYPES = (
+    "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64", "Decimal",
+    "Boolean", "String", "Binary", "Date", "Datetime", "Time", "Duration", "Categorical", "Enum", "List",
+    "Struct",
+)  # fmt: skip
 
 
 def dtype_name(
