@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
 
-from mlworkbench.core.findings import finding
+from mlworkbench.core.findings import finding, findings_html, make_findings
 from mlworkbench.report.gallery import write_gallery
+from mlworkbench.report.outputs import PLOTLY
 from mlworkbench.report.page import render_page
 
 pytestmark = pytest.mark.browser
@@ -248,16 +250,52 @@ def test_small_quick_and_readable_without_script(page, executed, browser):
     context.close()
 
 
+def shown_page(folder, step=None, **outputs):
+    "A page of one cell for each output: its name, and its media type and content."
+    cells = [
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "source": name,
+            "outputs": [{"output_type": "display_data", "metadata": {}, "data": {media: content}}],
+        }
+        for name, (media, content) in outputs.items()
+    ]
+    (folder / "shown.ipynb").write_text(json.dumps({"cells": cells}))
+    return render_page(folder / "shown.ipynb", folder / "shown.html", {"run": RUN, "step": step or {}})
+
+
 def test_figures_beyond_the_small_bundle(visit, tmp_path):
     figure = {"data": [{"type": "scatterpolar", "r": [1, 2, 3], "theta": [0, 120, 240]}], "layout": {}}
-    output = {
-        "output_type": "display_data",
-        "metadata": {},
-        "data": {"application/vnd.plotly.v1+json": figure},
-    }
-    cell = {"cell_type": "code", "metadata": {}, "source": "figure", "outputs": [output]}
-    (tmp_path / "polar.ipynb").write_text(json.dumps({"cells": [cell]}))
-    assert drawn(visit(render_page(tmp_path / "polar.ipynb", tmp_path / "polar.html"))).count() == 1
+    assert drawn(visit(shown_page(tmp_path, figure=(PLOTLY, figure)))).count() == 1
+
+
+def test_maps_and_pictures_from_elsewhere_ask_nothing_of_the_network(visit, tmp_path):
+    logo = {"source": "https://example.org/logo.png", "sizex": 1, "sizey": 1}
+    figure = {"data": [{"type": "bar", "y": [1, 2]}], "layout": {"images": [logo]}}
+    airports = {"data": [{"type": "scattergeo", "lon": [-74], "lat": [41]}], "layout": {"title": "Airports"}}
+    page = shown_page(tmp_path, figure=(PLOTLY, figure), airports=(PLOTLY, airports))
+    tab = visit(page)
+    assert drawn(tab).count() == 1
+    assert "A map needs a network to draw" in tab.locator(".mlw-map").inner_text()
+    assert page.stat().st_size < 1_000_000  # a map does not bring the complete plotly along
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
+def test_long_findings_wrap_and_numbers_fit_their_tiles(visit, tmp_path, width):
+    long = finding("a_check_of_a_long_name", "flights." + "x" * 80, "fail", "a/b" * 60, 123456789.5, 1e-9)
+    metrics = {"value": -2568776, "rows": 1234567890, "note": "a_word_that_does_not_end" * 3}
+    table = findings_html(make_findings([long]))
+    frame = pl.DataFrame({f"a_long_column_{i}": [2568776.0] for i in range(20)})._repr_html_()
+    step = STEP | {"metrics": metrics, "findings": [long]}
+    tab = visit(shown_page(tmp_path, step, findings=("text/html", table), frame=("text/html", frame)), width)
+    wide = "node => node.scrollWidth - node.clientWidth"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.locator(".mlw-scroll", has=tab.locator(".mlw-findings")).first.evaluate(wide) <= 0
+    assert all(tile.evaluate(wide) <= 0 for tile in tab.locator(".tile").all())
+    line = "node => node.offsetHeight / parseFloat(getComputedStyle(node).fontSize)"
+    assert all(tab.locator(".tile dd").nth(i).evaluate(line) < 2 for i in (0, 1))
+    assert tab.get_by_text("2,568,776", exact=True).first.is_visible()
 
 
 def test_gallery_finds_runs_among_a_thousand(visit, tmp_path):
