@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 lab: $(VENV)/.demo
 	test -d demo/flights || $(BIN)/mlworkbench init demo/flights --template flights
-	$(BIN)/mlworkbench lab demo/flights
+	$(BIN)/mlworkbench lab --project demo/flights
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

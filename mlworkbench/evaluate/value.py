@@ -136,7 +136,7 @@ def value_findings(
     if chosen["cost"] < best["cost"]:
         return make_findings()
     worth = [f"{row['value']:,.0f} {row['currency']}".strip() for row in (chosen, best)]
-    message = f"'{policy}' is worth {worth[0]} against doing nothing, '{best['policy']}' is worth {worth[1]}"
+    message = f"'{policy}' is worth no more than '{best['policy']}': {worth[0]} and {worth[1]} against doing nothing"
     return make_findings(
         [finding("value", subject, "warn", message, chosen["value"], best["value"], other=best["policy"])]
     )
