@@ -62,7 +62,10 @@ class StepSettings(Section):
     "`[[step]]`: a notebook, the tables and models it reads and writes, its parameters and limits."
 
     notebook: str = Field(pattern=r"\.ipynb$", description="path of a notebook, from the project's folder")
-    name: str = Field("", pattern=r"^[\w.-]*$", description="if not given, the notebook's file name")
+    name: str = Field(
+        "", pattern=r"^[\w.-]*[\w-][\w.-]*$", description="letters, digits, '_', '-' and '.', not dots only; "
+        "if not given, the notebook's file name with '_' for any other character",
+    )  # fmt: skip
     reads: list[str] = Field(default_factory=list)
     writes: list[str] = Field(default_factory=list)
     params: dict = Field(default_factory=dict)
@@ -75,7 +78,7 @@ class StepSettings(Section):
     @classmethod
     def name_after_notebook(cls, values):
         if isinstance(values, dict) and not values.get("name") and isinstance(values.get("notebook"), str):
-            return {**values, "name": Path(values["notebook"]).stem}
+            return {**values, "name": re.sub(r"[^\w.-]", "_", Path(values["notebook"]).stem)}
         return values
 
     @field_validator("reads", "writes")

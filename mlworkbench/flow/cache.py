@@ -11,14 +11,16 @@ import json
 import re
 import sys
 from collections.abc import Collection
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import __version__
 from ..core.config import Settings, StepSettings
-from ..core.errors import ConfigError, nearest
+from ..core.errors import ConfigError, StoreError, WorkbenchError, nearest
 from .notebooks import code_cells, read_notebook, write_json
 
 # %% ../../nbs/90_flow/02_cache.ipynb #91ec2d9b
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _COMMIT = re.compile(r"\d{20}\.json")
 
 
@@ -43,7 +45,8 @@ class Tables(Collection):
     ) -> int | None:  # None where there is no such table
         "The newest version of a table."
         if self.remote is not None:
-            return self.remote.version(table) if self.remote.exists(table) else None
+            with self._reached():
+                return self.remote.version(table) if self.remote.exists(table) else None
         log = self.folder / table / "_delta_log"
         names = [path.name for path in log.iterdir() if _COMMIT.fullmatch(path.name)] if log.is_dir() else []
         return int(max(names)[:20]) if names else None
@@ -57,12 +60,28 @@ class Tables(Collection):
 
     def __iter__(self):
         if self.remote is not None:
-            return iter(self.remote.tables())
+            with self._reached():
+                return iter(self.remote.tables())
         logs = self.folder.glob("**/_delta_log")
         return iter(sorted(log.parent.relative_to(self.folder).as_posix() for log in logs))
 
     def __len__(self):
         return len(list(iter(self)))
+
+    @contextmanager
+    def _reached(self):
+        "An object store's client says in ten coloured lines that there is no way to it."
+        try:
+            yield
+        except WorkbenchError:
+            raise
+        except Exception as error:
+            lines = _COLOURS.sub("", str(error)).split("\n\n")[0].splitlines()
+            words = [line.strip(" ↳") for line in lines if line.strip(" ↳")]
+            why = ": ".join(dict.fromkeys([*words[:1], *words[-1:]])) or type(error).__name__
+            do = "Look at `store` and `storage_options` in workbench.toml, and at the network"
+            got = f"the store {self.remote.root} cannot be reached: {why}"
+            raise StoreError(got, do=do, store=self.remote.root) from error
 
 # %% ../../nbs/90_flow/02_cache.ipynb #c9651605
 LOCKS = ("constraints.txt", "requirements.txt", "uv.lock", "poetry.lock", "pixi.lock", "environment.yml")

@@ -11,10 +11,11 @@ import argparse
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from .. import __version__
-from ..core.errors import ConfigError, WorkbenchError
+from ..core.errors import ConfigError, RunError, WorkbenchError
 
 # %% ../../nbs/90_flow/11_cli.ipynb #3d17dc8c
 EXIT_CODES = {"succeeded": 0, "failed": 1, "gated": 1, "interrupted": 130}
@@ -80,7 +81,8 @@ def status_command(args):
     root = _root(args)
     record = read_run(root / "runs", args.run)
     if record["status"] == "running" and lock_holder(root) is None:
-        record = mark_lost(root / "runs", record["run"]) or read_run(root / "runs", args.run)
+        with suppress(RunError):  # a folder that can only be read can still be looked at
+            record = mark_lost(root / "runs", record["run"]) or read_run(root / "runs", args.run)
     if not args.json:
         print_summary(record, root / "runs")
     return 0, record

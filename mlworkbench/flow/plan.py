@@ -13,7 +13,7 @@ from ..core.config import FILE, Settings, load_settings
 from ..core.errors import ConfigError, WorkbenchError
 from .cache import Tables, key_parts
 from .graph import Graph, make_graph, select_steps
-from .notebooks import check_parameters, read_notebook
+from .notebooks import check_language, check_parameters, read_notebook
 
 # %% ../../nbs/90_flow/06_plan.ipynb #b3a1b5ae
 def find_root(
@@ -75,7 +75,9 @@ def make_plan(
 
 def _check_step(plan, name):
     step = plan.graph.steps[name]
-    check_parameters(name, read_notebook(plan.root / step.notebook), step.params)
+    notebook = read_notebook(plan.root / step.notebook)
+    check_language(name, notebook)
+    check_parameters(name, notebook, step.params)
     plan.parts(name, {})  # reads the declared files
     for table in step.reads:
         writer = plan.graph.writers.get(table)
@@ -92,6 +94,7 @@ def check_project(
     try:
         settings = load_settings(root)
         tables = Tables(root, settings)
+        tables.version("runs")  # whether the store can be reached
     except WorkbenchError as error:
         return [error]
     wrong = []

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN_ID', 'new_run_id', 'now', 'seconds_between', 'list_runs', 'read_run', 'write_run', 'Busy', 'project_lock',
-           'lock_holder', 'mark_lost', 'run_rows', 'append_records']
+           'lock_holder', 'find_published', 'mark_lost', 'run_rows', 'append_records']
 
 # %% ../../nbs/90_flow/03_records.ipynb #b7709593
 import fcntl
@@ -98,9 +98,7 @@ def project_lock(
     on_wait=None,  # called once with a message, before waiting
 ):
     "Hold a project's lock; gives the id of the run that held it last and was lost, or None. Raises `Busy`."
-    path = Path(root, ".mlworkbench", "run.lock")
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    with _lock_file(Path(root, ".mlworkbench", "run.lock")) as file:
         _acquire(file, root, wait, on_wait)
         lost = _holder(file).get("run")
         _fill(file, json.dumps({"run": run, "pid": os.getpid(), "started": now()}))
@@ -117,12 +115,21 @@ def lock_holder(
     path = Path(root, ".mlworkbench", "run.lock")
     if not path.exists():
         return None
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, encoding="utf-8") as file:  # to look must be possible where nothing can be written
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _holder(file)
     return None
+
+
+def _lock_file(path):
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        do = "Make the project's folder writable: a run keeps its records there"
+        raise RunError(f"cannot write {path}: {error.strerror}", do=do, file=path) from None
 
 
 def _acquire(file, root, wait, on_wait):
@@ -156,6 +163,48 @@ def _fill(file, text):
     file.flush()
 
 # %% ../../nbs/90_flow/03_records.ipynb #8b1eaecc
+def find_published(
+    root: Path,  # the project's folder
+    run: str,
+    step: str,
+    work: Path,  # the step's work folder, with the writes that still wait; it may be gone
+    before: dict = (),  # versions of its tables when it started
+) -> dict:  # writes {table: version} and a reason; both empty where nothing was published
+    "What a step that ended without saying so has published, as the store tells."
+    import polars as pl
+
+    from mlworkbench.core.project import Project
+
+    try:
+        project, found = Project(root), {}
+        for table in project.step(step).writes:
+            if project.store.exists(table):
+                mine = project.store.history(table).filter(pl.col("run") == run)["version"].max()
+                if mine is not None and mine > dict(before).get(table, -1):
+                    found[table] = mine
+    except Exception as error:  # how the step ended must be kept all the same
+        return {"writes": {}, "reason": f"Whether it has published anything is not known: {error}"}
+    return {"writes": found, "reason": _published_words(found, _waiting_tables(work)) if found else ""}
+
+
+def _waiting_tables(work):
+    try:
+        waiting = json.loads(Path(work, "staged", "writes.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(write["table"] for write in waiting))
+
+
+def _published_words(found, waiting):
+    def listed(tables):
+        return f"{' and '.join(map(repr, tables))} {'is' if len(tables) == 1 else 'are'}"
+
+    missing = [table for table in waiting if table not in found]
+    if not missing:
+        return f"Stopped after publishing: {listed(list(found))} published."
+    return f"Stopped while publishing: {listed(list(found))} published, {listed(missing)} not."
+
+# %% ../../nbs/90_flow/03_records.ipynb #b06c8047
 def mark_lost(
     runs: Path,
     run: str,  # the run whose runner was killed
@@ -168,12 +217,13 @@ def mark_lost(
         return None
     ended = max([record["started"], *(s["ended"] or s["started"] or "" for s in record["steps"])])
     for step in record["steps"]:
-        if step["status"] in ("running", "pending"):
-            started = step["status"] == "running"
-            step["status"] = "interrupted" if started else "blocked"
-            step["reason"] = (
-                "The runner was killed while this step ran." if started else "The runner was killed."
-            )
+        if step["status"] == "pending":
+            step |= {"status": "blocked", "reason": "The runner was killed."}
+        elif step["status"] == "running":
+            work = Path(runs, run, ".work", step["name"])
+            left = find_published(Path(runs).parent, run, step["name"], work)
+            reason = f"The runner was killed while this step ran. {left['reason']}".strip()
+            step |= {"status": "interrupted", "writes": left["writes"], "reason": reason}
     record |= {"status": "interrupted", "reason": "The runner was killed.", "ended": ended}
     record["seconds"] = seconds_between(record["started"], ended)
     write_run(runs, record)
