@@ -208,7 +208,7 @@ def value_curve_figure(
         note = {"xref": "paper", "x": 1, "xanchor": "right", "y": value, "yanchor": "bottom"}
         figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value)
         figure.add_annotation(text=f"{name} {value:,.0f}", **note)
-    label = f"used: {x[place]:.2f}" if chosen is not None else f"best: {x[best]:.2f}"
+    label = f"used: {chosen:.3g}" if chosen is not None else f"best: {x[best]:.2f}"
     point = {"mode": "markers+text", "text": [f"<b>{label}</b>"], "marker": {"size": 11, "color": PALETTE[0]}}
     side = "right" if x[place] < x[0] + 0.6 * (x[-1] - x[0]) else "left"
     return figure.add_scatter(
