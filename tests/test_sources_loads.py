@@ -99,9 +99,14 @@ def test_files_end_to_end(tmp_path):
     assert store.read("bad").collect().select("line", "column").rows() == [(3, "id"), (4, "at")]
     assert store.read("t").collect().rows() == [(1, date(2024, 1, 1), None)]
     (tmp_path / "b.csv").write_text("id,at,x\nx,2024-01-01,\n")
-    with pytest.raises(DataError, match="gave no rows, 1 were rejected"):
+    with pytest.raises(DataError, match=r"gave no rows, 1 were rejected, the first: .*'x' is not") as caught:
         load(store, "t", read_csv(tmp_path / "b.csv", schema), quarantine="bad")
-    assert store.version("t") == 1 and store.read("bad").collect()["file"][0].endswith("b.csv")
+    assert caught.value.rejected["file"][0].endswith("b.csv")
+    (tmp_path / "c.csv").write_text("id,at,x\nx,2024-01-01,\n7,2024-01-01,\n7,2024-01-01,\n")
+    with pytest.raises(DataError, match="more than once"):
+        load(store, "t", read_csv(tmp_path / "c.csv", schema), keys="id", quarantine="bad")
+    # the quarantine that is left belongs to the rows that are left
+    assert store.version("t") == 1 and store.read("bad").collect()["file"][0].endswith("a.csv")
 
 
 def test_a_column_that_is_empty_this_time_keeps_its_type(tmp_path):
@@ -174,6 +179,76 @@ def test_watermarks(tmp_path):
         load_new(store, "words", pl.DataFrame({"id": [1], "w": ["a"]}), "w", ["id"], timedelta(1))
     load(store, "days", rows)  # a full load forgets the mark, so that nothing is appended to it twice
     assert read_mark(store, "days", "day") is None
+
+
+def test_a_name_alone_is_one_key(tmp_path):
+    store, rows = Store(tmp_path), pl.DataFrame({"id": [1, 2], "i": [0, 0], "d": [0, 0]})
+    load(store, "a", rows, keys="id")
+    load_new(store, "b", rows, watermark="id", keys="id")
+    load_stream(store, "c", lambda offset: [(rows, 1)], keys="id")
+    assert load_new(store, "b", rows.with_columns(i=1), watermark="id", keys="id").rows == 1
+    assert [store.read(table).collect().height for table in "abc"] == [2, 2, 2]
+    with pytest.raises(ConfigError, match="commit_rows=0"):
+        load_stream(store, "c", lambda offset: [], commit_rows=0)
+
+
+def test_a_watermark_that_is_gone_or_of_another_kind(tmp_path):
+    url, store = make_sales(tmp_path, 10), Store(tmp_path / "store")
+    rows = pl.DataFrame({"id": [1, 2], "at": [datetime(2024, 1, 1), datetime(2024, 1, 2)]})
+    for keys in ([], "id"):
+        table = f"t{len(keys)}"
+        load_new(store, table, rows, "at", keys)
+        for gone in (rows.rename({"at": "att"}), rows.lazy().rename({"at": "att"})):
+            with pytest.raises(DataError, match=r"no column 'at'.*Did you mean 'att'"):
+                load_new(store, table, gone, "at", keys)
+        zoned, text = pl.col("at").dt.replace_time_zone("UTC"), pl.col("at").cast(pl.String)
+        for other in (zoned, text, pl.col("id").alias("at"), pl.col("at").cast(pl.Date)):
+            for source in (rows.with_columns(other), lambda mark, other=other: rows.with_columns(other)):
+                with pytest.raises(DataError, match="one type"):
+                    load_new(store, table, source, "at", keys)
+        for nothing in (rows.with_columns(at=None), rows.with_columns(at=pl.lit(None, pl.Int64))):
+            with pytest.raises(DataError, match="every value of 'at' for table 'new' is missing"):
+                load_new(store, "new", nothing, "at", keys)
+    load_new(store, "sales", read_sql(url, "sales"), "at")
+    with pytest.raises(DataError, match=r"no (such )?column"):
+        load_new(store, "sales", read_sql(url, "SELECT id, at AS time FROM sales"), "at")
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", None])
+def test_times_of_any_zone_and_unit_are_loaded_once(tmp_path, unit, zone):
+    hours = [datetime(2024, 10, 27, hour) for hour in range(4)]  # when clocks go back
+    rows = pl.DataFrame({"id": range(4), "at": hours}).with_columns(pl.col("at").dt.replace_time_zone("UTC"))
+    dtype = pl.Datetime(unit, zone)
+    rows = rows.with_columns(pl.col("at").cast(dtype))
+    store = Store(tmp_path)
+    for keys in ([], "id"):
+        new = rows.tail(1).with_columns(id=pl.lit(9, pl.Int64), at=(pl.col("at") + timedelta(1)).cast(dtype))
+        table, more = f"t{len(keys)}", rows.vstack(new)
+        assert load_new(store, table, rows, "at", keys).rows == 4
+        assert load_new(store, table, rows, "at", keys).rows == 0 and store.version(table) == 0
+        done = load_new(store, table, more.lazy(), "at", keys)
+        assert done.rows == 1 and done.findings.is_empty()
+        stored = store.read(table).select("id", pl.col("at").cast(dtype)).sort("id").collect()
+        assert stored.equals(more)
+
+
+def test_late_rows_at_the_mark_are_counted(tmp_path):
+    store, url = Store(tmp_path / "store"), make_sales(tmp_path, 10)
+    day = pl.DataFrame({"id": [1, 2, 3], "day": [1, 2, 2]})
+    late = day.vstack(pl.DataFrame({"id": [4, 5], "day": [2, 2]}))
+    load_new(store, "t", day, "day")
+    assert load_new(store, "t", day, "day").findings.is_empty()
+    done = load_new(store, "t", late.vstack(pl.DataFrame({"id": [6], "day": [3]})), "day")
+    assert done.rows == 1 and done.findings.select("check", "severity", "value").rows() == [
+        ("late_rows", "warn", 2)
+    ]
+    assert "2 rows came late, at the mark 2 of 'day'" in done.findings["message"][0]
+    load_new(store, "sales", read_sql(url, "sales"), "at")
+    with closing(sqlite3.connect(tmp_path / "sales.db")) as database, database:
+        database.execute("INSERT INTO sales SELECT 11, amount, customer, at FROM sales WHERE id = 10")
+    done = load_new(store, "sales", read_sql(url, "sales"), "at")
+    assert (done.rows, done.findings["value"].to_list()) == (0, [1]) and store.version("sales") == 0
 
 
 def test_several_rows_of_a_key_in_one_load(tmp_path):
@@ -250,8 +325,8 @@ def test_a_step_is_a_target_too(tmp_path):
             database.execute("INSERT INTO sales VALUES (101, 1.5, 'late', '2024-01-01 00:01:38')")
     assert project.store.read("sales").collect().height == 101
     with pytest.raises(ConfigError, match="may not write 'bad'"):
-        (tmp_path / "a.csv").write_text("id\nx\n")
-        load(step, "sales", read_csv(tmp_path / "a.csv", {"id": pl.Int64}), quarantine="bad")
+        (tmp_path / "a.csv").write_text("id\nx\n1\n")
+        load(step, "sales", read_csv(tmp_path / "a.csv", {"id": pl.Int64}), quarantine="bad", evolve=True)
 
 
 PROGRESS = """

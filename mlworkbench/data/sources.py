@@ -25,18 +25,11 @@ from .csv import read_csv
 from .files import Spool, read_jsonl, read_parquet
 from .http import by_cursor, by_link, by_number, read_api
 from .sql import read_sql
-from .values import JsonColumns, type_name
+from .values import JsonColumns, check_count, names_of, type_name
 
 _all_ = [
-    "read_csv",
-    "read_jsonl",
-    "read_parquet",
-    "read_sql",
-    "read_api",
-    "by_number",
-    "by_cursor",
-    "by_link",
-]
+    "read_csv", "read_jsonl", "read_parquet", "read_sql", "read_api", "by_number", "by_cursor", "by_link"
+]  # fmt: skip
 
 # %% ../../nbs/10_data/09_sources.ipynb #351de058
 @contextmanager
@@ -51,13 +44,9 @@ def progress(
     if not (console.is_terminal or console.is_jupyter) or CONTEXT in os.environ:
         yield lambda rows: None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description} {task.completed:,.0f} rows"),
-        TimeElapsedColumn(),
-    )
-    bar, started = Progress(*columns, console=console, transient=True), time.monotonic()
-    task = bar.add_task(title, total=None)
+    text = TextColumn("{task.description} {task.completed:,.0f} rows")
+    bar = Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True)
+    task, started = bar.add_task(title, total=None), time.monotonic()
 
     def count(rows):
         bar.advance(task, rows)
@@ -85,35 +74,49 @@ def load(
     target,  # a Step or a Store
     table: str,
     source,  # what a reader gives, a DataFrame, a LazyFrame, or an iterable of DataFrames
-    keys: list[str] = (),  # columns that together name a row: null or twice is an error
+    keys: list[str] | str = (),  # columns that together name a row: null or twice is an error
     quarantine: str = "",  # the table for rows that were set aside; without it they are an error
     note: str = "",
     evolve: bool = False,  # whether the table's columns may change
 ) -> Loaded:
     "Load a table in full. Raises `DataError` for no rows, and for rejected rows without a quarantine."
+    keys = names_of(keys)
     with Spool() as spool:
-        frame, found, rejected = _fetched(target, table, source, spool, quarantine, "overwrite")
+        frame, found, rejected = _fetched(target, table, source, spool, quarantine)
         _need_rows(table, spool, rejected)
         if keys:
-            check_keys(
-                frame.select(pl.col(key) for key in keys if key in spool.schema).collect(), list(keys), table
-            )
+            names = frame.select(pl.col(key) for key in keys if key in spool.schema).collect()
+            check_keys(names, list(keys), table)
         version = target.write(table, frame, note=note, evolve=evolve, metadata={"load": "full"})
-        return Loaded(spool.rows, rejected, None, version, make_findings(found))
+        _set_aside(target, table, rejected, quarantine, "overwrite")
+        return Loaded(spool.rows, _height(rejected), None, version, make_findings(found))
 
 # %% ../../nbs/10_data/09_sources.ipynb #afe44eda
 def _need_rows(table, spool, rejected):
     if not spool.rows:
-        got = (
-            f"the source of table '{table}' gave no rows{f', {rejected:,} were rejected' if rejected else ''}"
-        )
-        raise DataError(
-            got, do="The table was left as it was; to empty it, write an empty frame", table=table
-        )
+        got, number = f"the source of table '{table}' gave no rows", _height(rejected)
+        got += f", {number:,} were rejected, the first: {_first(rejected)}" if number else ""
+        do = "The table was left as it was; to empty it, write an empty frame"
+        raise DataError(got, do=do, table=table, rejected=rejected)
+
+
+def _height(rejected):
+    return 0 if rejected is None else rejected.height
+
+
+def _first(rejected):
+    row = rejected.row(0, named=True)
+    return f"{row['file']}, line {row['line']}: {row['reason']}"
+
+
+def _set_aside(target, table, rejected, quarantine, mode):
+    "Rejected rows into quarantine, once the table has its own: a load that fails leaves both as they were."
+    if quarantine and rejected is not None and (rejected.height or mode == "overwrite"):
+        target.write(quarantine, rejected, mode=mode, note=f"rows rejected while loading {table}")
 
 # %% ../../nbs/10_data/09_sources.ipynb #71290701
-def _fetched(target, table, source, spool, quarantine, mode):
-    "Rows into the spool, rejected ones into quarantine: LazyFrame, findings, number rejected."
+def _fetched(target, table, source, spool, quarantine):
+    "Rows into the spool: LazyFrame, findings, rejected rows (None where the source knows none)."
     with progress(f"loading {table}") as count:
         for batch in _batches(source):
             spool.add(batch)
@@ -122,15 +125,11 @@ def _fetched(target, table, source, spool, quarantine, mode):
     found = [*getattr(source, "notes", [])]
     for name, dtype in spool.schema.items():
         if dtype == pl.Null:
-            found.append(
-                finding("all_null", f"{table}.{name}", "warn", f"every value of '{name}' is missing", 1.0)
-            )
-    number = 0 if rejected is None else rejected.height
-    if number:
+            message = f"every value of '{name}' is missing"
+            found.append(finding("all_null", f"{table}.{name}", "warn", message, 1.0))
+    if number := _height(rejected):
         found.append(_rejected_finding(table, rejected, number, spool.rows, quarantine))
-    if quarantine and (number or (rejected is not None and mode == "overwrite")):
-        target.write(quarantine, rejected, mode=mode, note=f"rows rejected while loading {table}")
-    return _with_types(target, table, spool), found, number
+    return _with_types(target, table, spool), found, rejected
 
 
 def _batches(source):
@@ -140,14 +139,11 @@ def _batches(source):
         return source.collect_batches(chunk_size=50_000, maintain_order=True)
     if isinstance(source, Iterable) and not isinstance(source, (str, bytes, dict)):
         return source
-    raise DataError(
-        f"got {type(source).__name__}", "what read_csv, read_sql, ... give, a frame, or DataFrames"
-    )
+    raise DataError(f"got {type(source).__name__}", "what read_csv, read_sql, ... give, a frame, DataFrames")
 
 # %% ../../nbs/10_data/09_sources.ipynb #e693ea1e
 def _rejected_finding(table, rejected, number, rows, quarantine):
-    examples = rejected.head(3).select("file", "line", "column", "reason").to_dicts()
-    first = "; ".join(f"{row['file']}, line {row['line']}: {row['reason']}" for row in examples[:1])
+    examples, first = rejected.head(3).select("file", "line", "column", "reason").to_dicts(), _first(rejected)
     if not quarantine:
         got = f"{number:,} rows for table '{table}' were rejected, the first: {first}"
         do = "Mend the file or the schema, or pass quarantine='<table>' to set them aside"
@@ -157,7 +153,7 @@ def _rejected_finding(table, rejected, number, rows, quarantine):
 
 
 def _with_types(target, table, spool):
-    "The rows, all-null columns and whole numbers typed as in the table; in a new one null is text."
+    "The rows, null and whole numbers typed as in the table (null in a new one: text), times as in any store."
     try:
         stored = target.read(table).collect_schema()
     except StoreError:  # no such table yet
@@ -167,6 +163,8 @@ def _with_types(target, table, spool):
         for name, dtype in spool.schema.items()
         if dtype == pl.Null or (dtype.is_integer() and name in stored and stored[name].is_float())
     }
+    times = {name: dtype for name, dtype in spool.schema.items() if isinstance(dtype, pl.Datetime)}
+    casts |= {name: pl.Datetime("us", dtype.time_zone and "UTC") for name, dtype in times.items()}
     return spool.scan().cast(casts)
 
 # %% ../../nbs/10_data/09_sources.ipynb #02efa732
@@ -178,41 +176,55 @@ def load_new(
     table: str,
     source,  # read_sql(...), read_api(...), a frame, or a function that is given the mark (None at first)
     watermark: str,  # a column of whole numbers, times or text that sorts like them
-    keys: list[str] = (),  # columns that name a row: rows are updated; without keys they are appended
+    keys: list[str] | str = (),  # that name a row: rows are updated; without, those beyond the mark added
     overlap: timedelta | int | None = None,  # how far before the mark to read again; needs keys
     quarantine: str = "",  # the table for rows that were set aside
     note: str = "",
     evolve: bool = False,  # whether columns may be added
 ) -> Loaded:
     "Load what is new since the last time; all of it the first time. No new version where nothing is new."
+    keys = names_of(keys)
     if overlap and not keys:
-        raise ConfigError(
-            f"table '{table}': an overlap without keys would append rows twice", do="Pass keys=[...]"
-        )
+        got = f"table '{table}': an overlap without keys would append rows twice"
+        raise ConfigError(got, do="Pass keys=[...]")
     mark = read_mark(target, table, watermark)
     low = _before(mark, overlap) if overlap and mark is not None else mark
     mode = "overwrite" if mark is None else "merge" if keys else "append"
     with Spool() as spool:
-        asked = _since(source, watermark, low, bool(keys))
-        aside = "overwrite" if mark is None else "append"
-        frame, found, rejected = _fetched(target, table, asked, spool, quarantine, aside)
+        asked = _since(source, table, watermark, low)
+        frame, found, rejected = _fetched(target, table, asked, spool, quarantine)
+        aside, rows, version = "append", 0, None
         if mark is None:
+            aside = "overwrite"
             _need_rows(table, spool, rejected)
-        rows, version = 0, None
         if spool.rows:
             mark, frame = _news(target, table, frame, watermark, mark, low, keys, found)
             rows = frame.select(pl.len()).collect().item()
         if rows:
             how = {"note": note, "evolve": evolve, "metadata": _kept(watermark, mark)}
             version = target.write(table, frame, mode, keys if mode == "merge" else (), **how)
-        return Loaded(rows, rejected, mark, version, make_findings(found))
+        _set_aside(target, table, rejected, quarantine, aside)
+        return Loaded(rows, _height(rejected), mark, version, make_findings(found))
 
 # %% ../../nbs/10_data/09_sources.ipynb #da40eb9a
 def _news(target, table, frame, watermark, mark, low, keys, found):
     "The new mark, and the rows that the table does not have."
     newest = _next_mark(frame, table, watermark, mark, keys)
-    frame = _one_row_a_key(frame, table, watermark, keys, found) if keys else frame
+    if keys:
+        frame = _one_row_a_key(frame, table, watermark, keys, found)
+    elif mark is not None:
+        _count_late(target, table, frame, watermark, mark, found)
     return newest, frame if mark is None else _unknown_rows(target, table, frame, watermark, low, keys)
+
+
+def _count_late(target, table, frame, watermark, mark, found):
+    "A finding where more rows are at the mark than the table has: some came after it was loaded."
+    at_mark = (pl.col(watermark) == mark).sum()
+    seen, held = (rows.select(at_mark).collect().item() for rows in (frame, target.read(table)))
+    if seen > held:
+        message = f"{seen - held:,} rows came late, at the mark {mark_text(mark)} of '{watermark}', and were "
+        message += "not loaded: pass keys=[...], so that they can be told from those that are there"
+        found.append(finding("late_rows", table, "warn", message, seen - held, seen=seen, held=held))
 
 
 def _kept(watermark, mark):
@@ -251,46 +263,62 @@ def _before(mark, overlap):
     try:  # times as text, as SQLite has them, in the form that they have
         if len(mark) == 10:
             return (date.fromisoformat(mark) - overlap).isoformat()
-        return (datetime.fromisoformat(mark) - overlap).isoformat(
-            mark[10], "microseconds" if "." in mark else "seconds"
-        )
+        digits = "microseconds" if "." in mark else "seconds"
+        return (datetime.fromisoformat(mark) - overlap).isoformat(mark[10], digits)
     except (ValueError, TypeError):
         raise ConfigError(f"an overlap of {overlap!r} cannot be taken from {mark!r}", "an ISO time") from None
 
 # %% ../../nbs/10_data/09_sources.ipynb #5211cfd9
-def _since(source, watermark, low, inclusive):
-    "The source, narrowed to what is new."
+def _since(source, table, watermark, low):
+    "The source, narrowed to the rows from `low` on."
     frame = isinstance(source, (pl.DataFrame, pl.LazyFrame))
     if low is None and (frame or hasattr(source, "since")):
         return source
     if frame:
-        new = pl.col(watermark) >= low if inclusive else pl.col(watermark) > low
-        return source.filter(new | pl.col(watermark).is_null())
+        dtype = _need_column(source.collect_schema(), table, watermark)
+        if dtype != pl.Null and not _same_kind(low, dtype):
+            got = f"'{watermark}' of table '{table}' was {low!r}, now it is {type_name(dtype)}"
+            raise DataError(got, "one type", table=table, column=watermark)
+        low = pl.lit(low).cast(dtype)  # into the time zone of the source
+        return source.filter((pl.col(watermark) >= low) | pl.col(watermark).is_null())
     if hasattr(source, "since"):
-        return source.since(watermark, low, inclusive)
+        return source.since(watermark, low)
     if callable(source):
         return source(low)
     got = f"a {type(source).__name__} cannot be asked for new rows"
     raise DataError(got, "read_sql(...), read_api(..., since_param=), a frame, or a function of the mark")
 
 
+def _need_column(schema, table, watermark):
+    if watermark not in schema:
+        got, hint = f"the source of table '{table}' has no column '{watermark}'", nearest(watermark, schema)
+        raise DataError(got, ", ".join(schema), hint, table=table, column=watermark)
+    return schema[watermark]
+
+
+def _same_kind(mark, dtype):
+    "Whether a mark is of the type of a column; times with and without a time zone are not the same."
+    kinds = {int: dtype.is_integer(), datetime: isinstance(dtype, pl.Datetime), date: dtype == pl.Date}
+    zones = bool(getattr(mark, "tzinfo", None)) == bool(getattr(dtype, "time_zone", None))
+    return zones and kinds.get(type(mark), not any(kinds.values()))
+
+# %% ../../nbs/10_data/09_sources.ipynb #2dcaddf7
 def _next_mark(frame, table, watermark, before, keys):
     "The greatest watermark. Raises `DataError` where the column cannot be one."
-    columns = frame.collect_schema().names()
-    if watermark not in columns:
-        got = f"the source of table '{table}' has no column '{watermark}'"
-        raise DataError(got, ", ".join(columns), nearest(watermark, columns), table=table, column=watermark)
+    dtype = _need_column(frame.collect_schema(), table, watermark)
     mark, nulls = frame.select(pl.max(watermark), nulls=pl.col(watermark).null_count()).collect().row(0)
+    if mark is None and before is None:
+        got = f"every value of '{watermark}' for table '{table}' is missing: nothing tells what is new"
+        raise DataError(got, "a column of whole numbers, times or text", table=table, column=watermark)
     if nulls and not keys:
         got = f"{nulls:,} rows for table '{table}' have no '{watermark}'"
         raise DataError(got, do="Pass keys=[...], so that they are not appended again each time", table=table)
     if type(before if mark is None else mark).__name__ not in _MARKS:
-        got = f"column '{watermark}' of table '{table}' is {type_name(frame.collect_schema()[watermark])}"
+        got = f"column '{watermark}' of table '{table}' is {type_name(dtype)}"
         raise DataError(got, "a column of whole numbers, times or text", table=table, column=watermark)
-    if None not in (mark, before) and type(mark) is not type(before):
-        raise DataError(
-            f"'{watermark}' of table '{table}' was {before!r}, now {mark!r}", "one type", table=table
-        )
+    if None not in (mark, before) and not _same_kind(before, dtype):
+        got = f"'{watermark}' of table '{table}' was {before!r}, now {mark!r}"
+        raise DataError(got, "one type", table=table)
     return max(value for value in (mark, before) if value is not None)
 
 # %% ../../nbs/10_data/09_sources.ipynb #7d7be0dd
@@ -328,16 +356,16 @@ def _unknown_rows(target, table, frame, watermark, low, keys):
 def load_stream(
     target,  # a Step or a Store
     table: str,
-    source: Callable[
-        [object], Iterable
-    ],  # offset (None at first) -> pairs of rows (DataFrame, or dicts) and offset
-    keys: list[str] = (),  # columns that name a row: rows are updated; without keys they are appended
+    source: Callable[[object], Iterable],  # offset (None at first) -> pairs of rows (frame, dicts) and offset
+    keys: list[str] | str = (),  # columns that name a row: rows are updated; without keys they are appended
     commit_rows: int = 10_000,  # rows that make a commit
     commit_s: float = 60.0,  # or seconds since the first waiting row, as the stream gives something
     note: str = "",
     evolve: bool = False,  # whether columns may be added
 ) -> Loaded:  # when the stream ends
     "Load from a stream in commits that hold rows and offset. Offsets are what JSON can hold."
+    keys = names_of(keys)
+    check_count("commit_rows", commit_rows)
     kept = _metadata(target, table).get("offset")
     offset = json.loads(kept) if kept else None
     total, version, columns, stream = 0, None, JsonColumns(), iter(source(offset))
