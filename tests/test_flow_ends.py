@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 
 import polars as pl
 import psutil
@@ -161,6 +162,64 @@ def test_a_runner_that_is_killed_takes_its_kernels_along_and_is_found_out(tmp_pa
     assert code == 0 and record["status"] == "interrupted" and record["reason"] == "The runner was killed."
     assert statuses(record) == {"1_in": "interrupted", "2_next": "blocked"}
     assert not Project(root).store.exists("raw")
+
+
+def stuck_while_publishing(root):
+    """A step whose first table is published and whose second cannot be read: there its process waits."""
+    block = (
+        'step.write("a", pl.DataFrame({"x": [1]}))\nstep.write("b", pl.DataFrame({"x": [2]}))\n'
+        'import json, pathlib\nstaged = next(pathlib.Path("runs").glob("*/.work/1_in/staged"))\n'
+        'file = staged / json.loads((staged / "writes.json").read_text())[1]["file"]\n'
+        'file.unlink()\nos.mkfifo(file)\nopen("pid", "w").write(str(os.getppid()))'
+    )
+    write_project(root, {"name": "1_in", "writes": ["a", "b"], "code": [block]})
+    runner = begin(root, "run", start_new_session=True)
+    publisher = kernel_pid(root)
+    wait_for(lambda: Project(root).store.exists("a"))
+    return runner, publisher
+
+
+def assert_half_published(root, record, status):
+    step = step_of(record, "1_in")
+    assert (step["status"], step["writes"]) == (status, {"a": 0})
+    assert "Stopped while publishing: 'a' is published, 'b' is not." in step["reason"]
+    assert newest_record(root)["steps"][0]["writes"] == {"a": 0} and not Project(root).store.exists("b")
+
+
+def test_a_process_killed_while_it_publishes(tmp_path):
+    runner, publisher = stuck_while_publishing(tmp_path)
+    os.kill(publisher, signal.SIGKILL)
+    record = json.loads(runner.communicate(timeout=60)[0])
+    assert_half_published(tmp_path, record, "kernel_died")
+
+
+def test_one_ctrl_c_lets_a_step_publish_and_the_second_does_not(tmp_path):
+    runner, publisher = stuck_while_publishing(tmp_path)
+    os.kill(publisher, signal.SIGTERM)
+    runner.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        runner.wait(timeout=3)
+    assert is_alive(publisher)
+    code, record, _ = end(runner, signal.SIGINT)
+    assert code == 130
+    assert_half_published(tmp_path, record, "interrupted")
+
+
+def test_a_runner_killed_while_a_step_publishes(tmp_path):
+    runner, publisher = stuck_while_publishing(tmp_path)
+    runner.kill()
+    runner.communicate()
+    _, record, _ = call(tmp_path, "status")
+    os.kill(publisher, signal.SIGKILL)
+    assert_half_published(tmp_path, record, "interrupted")
+
+
+def test_a_folder_for_temporary_files_with_a_long_name(tmp_path):
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "code": ["1"]})
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    code, record, err = call(root, "run", env={**os.environ, "TMPDIR": str(long)})
+    assert code == 0 and record["status"] == "succeeded", err
 
 
 def test_what_a_notebook_has_started_ends_with_it(tmp_path):

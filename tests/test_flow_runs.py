@@ -13,7 +13,7 @@ from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.project import Project
 from mlworkbench.flow.plan import make_plan
 from mlworkbench.flow.records import read_run
-from mlworkbench.flow.runner import Run, reason_now, run_project
+from mlworkbench.flow.runner import Run, reason_now, run_project, stop
 
 
 def test_independent_steps_run_at_the_same_time_and_a_third_after_both(tmp_path):
@@ -201,6 +201,52 @@ def test_a_retry_starts_afresh(tmp_path):
     assert step["reason"] == "Attempt 1 of 2 ended with AssertionError: not yet"
     assert (root / "runs" / record["run"] / "artifacts" / "1_in" / "note.txt").read_text() == "x"
     assert Project(root).store.read("raw").collect().height == 1
+
+
+FAILS = 'n = len(os.listdir("tries"))\nos.mkdir(f"tries/{n}")\nassert False, f"try {n}"'
+
+
+def test_the_reason_is_that_of_the_last_attempt(tmp_path):
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "code": [FAILS]})
+    (root / "tries").mkdir()
+    record = run_project(root)
+    step = step_of(record, "1_in")
+    assert step["status"] == "failed" and step["reason"] == "Attempt 2 of 2 ended with AssertionError: try 1"
+    page = (root / "runs" / record["run"] / step["html"]).read_text()
+    assert "Attempt 2 of 2" in page and "Attempt 1 of 2" not in page
+
+
+def test_a_run_stopped_between_two_attempts(tmp_path):
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "code": [FAILS]})
+    (root / "tries").mkdir()
+
+    def listen(record):
+        step = record["steps"][0]
+        if step["status"] == "pending" and step["attempts"]:
+            stop(run, "Stopped by a test.")
+
+    run = Run(make_plan(root), "test", listen=listen)
+    run.go()
+    step = run.record["steps"][0]
+    assert (step["status"], step["attempts"], step["error"]["message"]) == ("interrupted", 1, "try 0")
+    assert step["ended"] and step["reason"] == (
+        "Attempt 1 of 2 ended with AssertionError: try 0. The run was stopped before the next attempt."
+    )
+
+
+def test_an_object_store_that_cannot_be_reached(tmp_path):
+    options = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    options |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+    root = write_project(
+        tmp_path, {"name": "1_in", "reads": ["raw"], "code": ["1"]}, store="s3://bucket/small"
+    )
+    with open(root / "workbench.toml", "a") as file:
+        file.write("[project.storage_options]\n")
+        file.writelines(f'{key} = "{value}"\n' for key, value in options.items())
+    code, answer, err = call(root, "check")
+    assert code == 2 and "s3://bucket/small cannot be reached" in answer["problems"][0]
+    code, answer, err = call(root, "run")
+    assert code != 0 and "s3://bucket/small cannot be reached" in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from mlworkbench.core.store import (
     commit_staged,
     find_commit,
     stage_table,
-    stored_schema,
 )
 
 # %% ../../nbs/00_core/08_staging.ipynb #503f855f

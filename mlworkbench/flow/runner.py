@@ -125,7 +125,10 @@ def reason_now(
     entry["key"] = cache_key(run.parts[name])
     if run.force:
         return "it was forced"
-    return reason_to_run(run.state.get(name), run.parts[name], run.plan.tables.versions(step.writes))
+    last = run.state.get(name)
+    if last and not (run.plan.runs / last["run"] / "run.json").exists():
+        return f"the record of run {last['run']}, which it would be reused from, is gone"
+    return reason_to_run(last, run.parts[name], run.plan.tables.versions(step.writes))
 
 
 def reuse(
@@ -136,7 +139,7 @@ def reuse(
     last, entry = run.state.get(name), run.steps[name]
     entry |= {"status": "cached", "reason": f"Nothing it depends on has changed since run {last['run']}."}
     entry |= {"from_run": last["run"], "writes": last["writes"], "seconds": 0.0}
-    with suppress(RunError):  # that run's folder may have been removed
+    with suppress(RunError):  # that record cannot be read
         old = next(step for step in read_run(run.plan.runs, last["run"])["steps"] if step["name"] == name)
         entry |= {key: old[key] for key in ("metrics", "findings", "html")}
 
