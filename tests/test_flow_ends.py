@@ -208,9 +208,10 @@ def test_one_ctrl_c_lets_a_step_publish_and_the_second_does_not(tmp_path):
 def test_a_runner_killed_while_a_step_publishes(tmp_path):
     runner, publisher = stuck_while_publishing(tmp_path)
     runner.kill()
-    runner.communicate()
+    runner.wait(timeout=60)
     _, record, _ = call(tmp_path, "status")
     os.kill(publisher, signal.SIGKILL)
+    runner.communicate(timeout=60)
     assert_half_published(tmp_path, record, "interrupted")
 
 

@@ -42,7 +42,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform 
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the profile of a version reads its whole file ahead: about 310 MB")
 def test_a_million_rows_in_250_mb(tmp_path):
     url = make_sales(tmp_path, 1_000_000)
     done = subprocess.run(

@@ -11,6 +11,7 @@ import base64
 import math
 import zlib
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from .errors import ConfigError, DataError, nearest
 from .findings import finding, make_findings, merge_findings
 
 # %% ../../nbs/00_core/04_profile.ipynb #c91af92d
-BATCH_ROWS = 262_144
+BATCH_ROWS = 65_536
 POINTS, LEVELS, TOP = 80, 128, 20  # what is kept in JSON
 WORKING_POINTS, WORKING_LEVELS = 1024, 1024  # what is kept of a batch while a frame is read
 LONGEST_VALUE = 60  # characters of a top value
@@ -266,7 +267,7 @@ FORMAT = 1  # raised when a saved profile can no longer be merged; older ones ar
 
 
 def profile_frame(
-    frame: pl.DataFrame | pl.LazyFrame,  # any frame; a lazy one is streamed
+    frame: pl.DataFrame | pl.LazyFrame | Path,  # any frame, a lazy one is streamed; or a parquet file
 ) -> dict:  # `rows` and, by name, `columns`; JSON can hold all of it
     "Profile of a frame in one pass and bounded memory; times are in seconds since the epoch (or midnight)."
     profile = None
@@ -278,7 +279,13 @@ def profile_frame(
 
 
 def _batches(frame):
-    if isinstance(frame, pl.DataFrame):
+    if isinstance(frame, Path):
+        # a lazy scan reads far ahead of what is asked for; slice by slice, memory stays at a batch
+        rows = pl.scan_parquet(frame, glob=False)
+        starts = range(0, rows.select(pl.len()).collect().item(), BATCH_ROWS)
+        yield from (rows.slice(start, BATCH_ROWS).collect() for start in starts)
+        schema, empty = rows.collect_schema(), not starts
+    elif isinstance(frame, pl.DataFrame):
         yield from frame.iter_slices(BATCH_ROWS)
         schema, empty = frame.schema, not frame.height
     else:

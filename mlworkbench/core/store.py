@@ -458,7 +458,7 @@ def _profile_after(store, table, version, mode, file):
     "Of the new version: an append adds the new rows' profile to the last one, a merge needs all rows."
     if mode == "merge" and version > 0:
         return profile_frame(store.read(table, version))
-    profile = profile_frame(pl.scan_parquet(file, glob=False))
+    profile = profile_frame(file)
     if mode == "overwrite" or version == 0:
         return profile
     return merge_profiles(table_profile(store, table, version - 1), profile)
