@@ -23,7 +23,7 @@ from .findings import finding, make_findings, merge_findings
 # %% ../../nbs/00_core/04_profile.ipynb #c91af92d
 BATCH_ROWS = 65_536
 POINTS, LEVELS, TOP = 80, 128, 20  # what is kept in JSON
-WORKING_POINTS, WORKING_LEVELS = 1024, 1024  # what is kept of a batch while a frame is read
+WORKING_POINTS, WORKING_LEVELS = 1024, 8192  # what is kept of a batch while a frame is read
 LONGEST_VALUE = 60  # characters of a top value
 
 # %% ../../nbs/00_core/04_profile.ipynb #9f72f854
