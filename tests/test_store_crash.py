@@ -156,3 +156,19 @@ def test_folders_with_special_characters(tmp_path, name):
     assert store.tags("delays") == {"first": 0} and store.profile("delays")["rows"] == 3
     store.write("delays", rows.clear(), evolve=True)
     assert store.read("delays").collect().equals(rows.clear())
+
+
+def test_an_interrupt_right_after_the_commit_leaves_the_new_version(tmp_path, monkeypatch):
+    from mlworkbench.core import store as module
+
+    store = Store(tmp_path)
+    add_file = module._add_file
+
+    def interrupted(*arguments):
+        add_file(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_add_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("delays", pl.DataFrame({"id": [1]}))
+    assert store.read("delays").collect()["id"].to_list() == [1]

@@ -449,8 +449,9 @@ def _take_over(store, table, file, schema, mode, commit):
     name, size = store._place.take(table, file)
     try:
         _with_patience(lambda: _add_file(store, table, name, size, schema, mode, commit))
-    except BaseException:
-        store._place.drop(table, name)
+    except BaseException:  # an interrupt, or a lost answer, may come after the commit: then the file is the table's
+        if find_commit(store, table, commit.id) is None:
+            store._place.drop(table, name)
         raise
 
 
