@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILE', 'Section', 'ProjectSettings', 'Cost', 'Objective', 'StepSettings', 'Settings', 'check_table_name',
-           'load_settings', 'resolve_secrets']
+           'load_settings', 'find_root', 'resolve_secrets']
 
 # %% ../../nbs/00_core/02_config.ipynb #dd05cd69
 import os
@@ -174,6 +174,20 @@ def _section_of(annotation):
 
 def _dotted(location):
     return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+# %% ../../nbs/00_core/02_config.ipynb #add2a2c2
+def find_root(
+    start: Path | None = None,  # where to begin; the current folder, if not given
+) -> Path:
+    "The folder of the project that a folder lies in. Raises `ConfigError` where there is none."
+    start = Path(start or Path.cwd()).absolute()
+    if not start.is_dir():
+        raise ConfigError(f"there is no folder {start}", do="Make a project with `mlworkbench init DIR`")
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder
+    do = "Make a project with `mlworkbench init DIR`, or go to one"
+    raise ConfigError(f"no {FILE} in {start} or above it", do=do)
 
 # %% ../../nbs/00_core/02_config.ipynb #c3f62df5
 def resolve_secrets(

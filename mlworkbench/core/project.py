@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from .config import FILE, load_settings
+from .config import FILE, find_root, load_settings
 from .errors import ConfigError, StoreError, WorkbenchError, nearest
 from .files import write_atomic
 from .findings import finding_lines, findings_html, make_findings
@@ -44,12 +44,7 @@ class Project:
     @classmethod
     def find(cls, start=None):
         "The project that a folder (the current one, if not given) lies in. Raises `ConfigError`: none."
-        start = Path(start or Path.cwd()).absolute()
-        for folder in (start, *start.parents):
-            if (folder / FILE).exists():
-                return cls(folder)
-        do = "Make a project with `mlworkbench init DIR`, or go to one"
-        raise ConfigError(f"no {FILE} in {start} or above it", do=do)
+        return cls(find_root(start))
 
     def step(self, name):
         "The settings of a step. Raises `ConfigError` with the nearest name."

@@ -64,7 +64,7 @@ def _run(args, root):
 
 
 def _root(args):
-    from mlworkbench.flow.plan import find_root
+    from mlworkbench.core.config import find_root
 
     return find_root(args.project)
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import WorkbenchError
+from ..core.files import write_atomic
 
 # %% ../../nbs/90_flow/04_engine.ipynb #a3fafd97
 GRACE_S = 3.0  # between the interrupt and the kill
@@ -271,13 +272,7 @@ def write_notebook(nb, path):
     "Write a notebook in one piece, without nbformat's slow validation."
     from nbformat.v4 import writes
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(writes(nb), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(Path(path), writes(nb))
 
 
 def save_executed(nb, out, outcome):

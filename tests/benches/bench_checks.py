@@ -5,7 +5,6 @@ Run `python bench_checks.py [rows] [repeats]`; each contender is a process of it
 
 import json
 import logging
-import re
 import resource
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from measure import peak
 
 CARRIERS = ["UA", "AA", "DL", "B6", "EV", "MQ", "US", "WN", "9E", "VX"]
 ORIGINS = ["JFK", "LGA", "EWR"]
@@ -205,21 +205,13 @@ WORK = (bare, mlworkbench, dataframely, dataframely_lazy, pandera, pointblank)
 CONTENDERS = {work.__name__: work for work in WORK}
 
 
-def peak_megabytes() -> int:
-    "Peak memory of this process; Linux carries the parent's peak over in ru_maxrss but not in VmHWM."
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20  # macOS counts bytes
-
-
 def contend(name: str, path: str) -> None:
     "Run one contender in this process and print what it found and used, the imports included."
     logging.disable()
     start = time.perf_counter()
     found = CONTENDERS[name](path)
     wall, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    facts = {"found": found, "wall": wall, "cpu": used.ru_utime + used.ru_stime, "peak": peak_megabytes()}
+    facts = {"found": found, "wall": wall, "cpu": used.ru_utime + used.ru_stime, "peak": peak()}
     print(json.dumps(facts))
 
 

@@ -1,16 +1,8 @@
 "Intervals, drift and slices on many rows: the workbench against the usual way with scikit-learn and SciPy."
 
-import re
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import polars as pl
+from measure import peak_of, seconds
 
 
 def scored_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,30 +43,9 @@ def drift(reference: np.ndarray, current: np.ndarray) -> list[float]:
     return [found["ks"], found["wasserstein"]]
 
 
-def seconds(work: Callable, *inputs, repeats: int = 3) -> float:
-    "Median wall time; the first call, which imports, is not counted."
-    work(*inputs)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work(*inputs)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def peak_megabytes(rows: int) -> int:
     "Peak memory of a process that scores the interval of `rows` rows."
-    code = f"from bench_evaluate import *; auc_interval(*scored_rows({rows}), 20); print(peak())"
-    command = [sys.executable, "-c", code]
-    return int(subprocess.run(command, cwd=sys.path[0], capture_output=True, text=True, check=True).stdout)
-
-
-def peak() -> int:
-    "Peak memory of this process in MB; Linux keeps the parent's peak in ru_maxrss after exec, not in VmHWM."
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20  # macOS counts bytes
+    return peak_of("bench_evaluate", f"auc_interval(*scored_rows({rows}), 20)")
 
 
 def main() -> None:
@@ -87,7 +58,7 @@ def main() -> None:
     lines = []
     for name, ours, usual, inputs in pairs:
         np.testing.assert_allclose(ours(*inputs), usual(*inputs), rtol=1e-6)  # the same answers first
-        mine, theirs = seconds(ours, *inputs), seconds(usual, *inputs)
+        mine, theirs = seconds(ours, *inputs, repeats=3), seconds(usual, *inputs, repeats=3)
         lines.append({"what": name, "mlworkbench_s": mine, "usual_s": theirs, "ratio": mine / theirs})
     with pl.Config(fmt_str_lengths=80, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
         print(pl.DataFrame(lines))

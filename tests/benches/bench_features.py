@@ -1,17 +1,10 @@
 "Features, point-in-time joins and split checks on as many rows as the flights have, against scikit-learn."
 
-import re
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
+from measure import peak_of, seconds
 
 ROWS = 336_776
 KEYS = ["carrier", "origin", "dest", "tailnum"]
@@ -101,31 +94,6 @@ def join_with_polars(left: pl.DataFrame, right: pl.DataFrame) -> list:
     return joined.sort("index")["reading"].to_list()
 
 
-def seconds(work: Callable, *inputs, repeats: int = 5) -> float:
-    "Median wall time; the first call, which imports, is not counted."
-    work(*inputs)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work(*inputs)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def peak_megabytes(work: str) -> int:
-    "Peak memory of a process that does only this."
-    command = [sys.executable, "-c", f"from bench_features import *; {work}; print(peak())"]
-    return int(subprocess.run(command, cwd=sys.path[0], capture_output=True, text=True, check=True).stdout)
-
-
-def peak() -> int:
-    "Peak memory of this process in MB; Linux keeps the parent's peak in ru_maxrss after exec, not in VmHWM."
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20  # macOS counts bytes
-
-
 def posts(rows: int = 50_000) -> pl.DataFrame:
     "Short texts, one in a hundred of them copied with a change."
     rng = np.random.default_rng(0)
@@ -173,8 +141,8 @@ def main() -> None:
     ):
         print(pl.DataFrame(lines, infer_schema_length=None))
     mine, usual = (
-        peak_megabytes("shared_features(flights())"),
-        peak_megabytes("shared_with_sklearn(flights())"),
+        peak_of("bench_features", "shared_features(flights())"),
+        peak_of("bench_features", "shared_with_sklearn(flights())"),
     )
     print(f"peak memory of 12 features on {ROWS:,} rows: {mine} MB, with scikit-learn {usual} MB")
 

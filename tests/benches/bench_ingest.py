@@ -12,6 +12,8 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from measure import peak
+
 
 def make_rows(rows):
     "Rows like those of a shop: id, amount with gaps, word, time as text."
@@ -38,19 +40,17 @@ def make_sources(folder: Path, rows: int):
 
 def measure(what, folder):
     "Load one source; print rows, a sum to compare, seconds and peak memory in MB."
-    import resource
     import time
 
     folder = Path(folder)
     started = time.perf_counter()
     lazy = LOADS[what](folder, folder / f"store-{what.replace(' ', '-')}")
     seconds = time.perf_counter() - started
-    scale = 1e6 if sys.platform == "darwin" else 1e3
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+    peak_mb = peak()
     import polars as pl
 
     sums = lazy.select(pl.len(), pl.col("id", "amount").sum().round(2).name.suffix("_sum")).collect().row(0)
-    print(json.dumps({"seconds": seconds, "peak_mb": peak, "answer": sums}))
+    print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "answer": sums}))
 
 
 def ours(read):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 
 import numpy as np
 import polars as pl
+from measure import peak
 
 ROWS, CODES = 170_000, {"carrier": 17, "origin": 4, "dest": 106}
 
@@ -54,8 +54,7 @@ def measure(how: str) -> dict:
     cpu, wall = time.process_time(), time.perf_counter()
     text = {"workbench": with_workbench, "lightgbm": with_lightgbm}[how](frame, target)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-    return {"cpu": cpu, "wall": wall, "peak": peak, "model": hashlib.sha256(text.encode()).hexdigest()}
+    return {"cpu": cpu, "wall": wall, "peak": peak(), "model": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def main(repeats: int = 5):
