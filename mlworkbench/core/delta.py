@@ -186,7 +186,7 @@ def write_parquet(
     with explained(table):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lazy.select(columns).sink_parquet(partial, compression="zstd", compression_level=1, mkdir=True)
+            lazy.select(columns).sink_parquet(partial, compression="zstd", compression_level=1, mkdir=True, row_group_size=65_536)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -58,7 +58,8 @@ class Spool:
     def _flush(self):
         if self._waiting:
             self._files.append(Path(self._folder.name) / f"{len(self._files):06}.parquet")
-            pl.concat(self._waiting).write_parquet(self._files[-1], compression="lz4", statistics=False)
+            how = {"compression": "lz4", "statistics": False, "row_group_size": 10_000}  # read back in small bites
+            pl.concat(self._waiting).write_parquet(self._files[-1], **how)
             self._waiting = []
 
     def batches(self):
