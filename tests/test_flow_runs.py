@@ -85,7 +85,7 @@ def test_run_rows_and_record_agree(chain):
 def test_nothing_changed_is_answered_without_polars_and_without_a_new_run(chain):
     root, record = chain
     code = (
-        "import sys\nfrom mlworkbench.flow.cli import main\n"
+        "import sys\nfrom mlworkbench.cli.main import main\n"
         "code = main(['run', '--json', '--project', sys.argv[1]])\n"
         "assert not {'polars', 'papermill', 'nbclient', 'rich', 'deltalake'} & set(sys.modules)\n"
         "sys.exit(code)"
