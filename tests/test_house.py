@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted(p for p in (ROOT / "nbs").glob("[0-9]*/*.ipynb"))
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+RUNS_NOTEBOOKS = ("core", "report", "flow", "schedule", "cli")
 HEAVY = [
     "torch", "lightgbm", "pandas", "plotly", "ipywidgets", "papermill",
     "label_studio_sdk", "sklearn", "duckdb", "polars", "pydantic",
@@ -57,9 +58,8 @@ def test_imports_only_run_downwards():
         for target in imported_modules(path, module.split(".")[:-1]):
             if target != module and target in ranks and ranks[target] >= rank:
                 wrong.append(f"{module} imports {target}, which stands above it")
-            runs_notebooks = ("core", "report", "flow", "schedule", "cli")
-            room, other = module.split(".")[1], target.split(".")[1]
-            if room in runs_notebooks[2:] and target in ranks and other not in runs_notebooks:
+            room = module.split(".")[1]
+            if room in RUNS_NOTEBOOKS[2:] and target in ranks and target.split(".")[1] not in RUNS_NOTEBOOKS:
                 wrong.append(f"{module} imports {target}: what runs notebooks knows no model")
     assert not wrong, "\n".join(wrong)
 

@@ -186,7 +186,8 @@ def write_parquet(
     with explained(table):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lazy.select(columns).sink_parquet(partial, compression="zstd", compression_level=1, mkdir=True, row_group_size=65_536)
+            how = {"compression": "zstd", "compression_level": 1, "row_group_size": 65_536}
+            lazy.select(columns).sink_parquet(partial, mkdir=True, **how)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
