@@ -51,6 +51,7 @@ def new_record(
         step = plan.graph.steps[name]
         title = notebook_title(read_notebook(plan.root / step.notebook))
         entry = {"name": name, "notebook": step.notebook, "title": title, "status": "pending"}
+        entry["upstream"] = plan.upstream(name)  # what it waits for: a reader can tell the time left
         entry |= dict.fromkeys(("started", "ended", "seconds", "error", "html", "from_run", "key"))
         entry |= {"reason": "", "params": step.params, "reads": {}, "writes": {}, "metrics": {}}
         steps.append(entry | {"findings": [], "attempts": 0, "cell": None, "cells": None})
@@ -79,7 +80,7 @@ class Run:
     def __init__(self, plan, run, force=False, jobs=None, listen=None):
         self.plan, self.force, self.listen = plan, force, listen or (lambda record: None)
         self.jobs = jobs or min(2, os.cpu_count() or 1)
-        self.record = new_record(plan, run)
+        self.record = new_record(plan, run) | {"jobs": self.jobs}
         self.steps = {step["name"]: step for step in self.record["steps"]}
         self.state = State(plan.root)
         self.folder = plan.runs / run
