@@ -79,6 +79,12 @@ class Folder:
     def drop(self, table, file):
         (self.root / table / file).unlink(missing_ok=True)
 
+    def drop_table(self, table):
+        "Remove a table with all its versions; it is gone for readers at once."
+        away = self.root / f"_dropped-{uuid.uuid4().hex}"
+        os.rename(self.root / table, away)
+        shutil.rmtree(away, ignore_errors=True)
+
     def workplace(self, table):
         return self.root / table  # beside the table: the same disk, so that taking a file over is a rename
 
@@ -139,6 +145,13 @@ class Bucket:
 
     def drop(self, table, file):
         self._files.delete(f"{table}/{file}")
+
+    def drop_table(self, table):
+        "Remove a table with all its versions, its log first: without it there is no table."
+        names = [entry["path"] for page in self._files.list(f"{table}/") for entry in page]
+        for part in ("/_delta_log/", ""):
+            if chosen := [name for name in names if part in name]:
+                self._files.delete(chosen)
 
     def workplace(self, table):
         folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
