@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import __version__
 from ..core.config import load_settings
 from ..core.errors import RunError
-from .cache import State, cache_key, reason_to_run
+from .cache import State, cache_key, reasons_to_run
 from .finish import finish_step, published_by
 from .notebooks import notebook_title, read_notebook, write_json
 from .plan import make_plan
@@ -129,7 +129,8 @@ def reason_now(
     last = run.state.get(name)
     if last and not (run.plan.runs / last["run"] / "run.json").exists():
         return f"the record of run {last['run']}, which it would be reused from, is gone"
-    return reason_to_run(last, run.parts[name], run.plan.tables.versions(step.writes))
+    written = run.plan.tables.versions(step.writes)
+    return next(iter(reasons_to_run(last, run.parts[name], written)), "")
 
 
 def reuse(
