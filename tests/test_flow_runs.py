@@ -291,7 +291,7 @@ def test_summary_on_the_terminal_names_the_gallery_and_no_traceback(tmp_path):
     done = subprocess.run(command("run", "--project", root), capture_output=True, text=True)
     assert done.returncode == 1 and "1_bad: In [2]: ValueError: no rows" in done.stdout
     assert f"Reports: {(root / 'runs/index.html').as_uri()}" in done.stdout
-    assert "1_bad  running" in done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert "1. 1_bad: running" in done.stderr and "Traceback" not in done.stdout + done.stderr
     again = subprocess.run(command("report", "--project", root), capture_output=True, text=True, check=True)
     assert "Wrote 1 pages" in again.stdout
     shown = subprocess.run(command("status", "--project", root), capture_output=True, text=True, check=True)

@@ -10,11 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from .parts import add_project, command, positive, project_root, say
+from .parts import add_plain, add_project, command, positive, project_root, say
 from ..core.errors import ConfigError
 
 # %% ../../nbs/99_cli/01_running.ipynb #2643e9c3
-EXIT_CODES = {"succeeded": 0, "failed": 1, "gated": 1, "interrupted": 130}
+EXIT_CODES = {"succeeded": 0, "failed": 1, "gated": 1, "lost": 1, "interrupted": 130}
 
 
 def init_command(args):
@@ -48,14 +48,14 @@ def _run(args, root):
 
     chosen = {key: getattr(args, key, None) or () for key in ("only",)}
     chosen |= {key: getattr(args, key, None) for key in ("start", "until", "jobs")}
-    with make_display() as display:
+    runs, plain = Path(root, "runs").absolute(), args.plain
+    with make_display(runs=runs, plain=plain) as display:
         record = run_project(
             root, **chosen, force=args.force, wait=args.wait, listen=display,
             on_wait=lambda message: print(f"Waiting: {message}", file=sys.stderr),
         )  # fmt: skip
-    runs = Path(root, "runs").absolute()
     if not args.json:
-        print_summary(record, runs)
+        print_summary(record, runs, plain=plain)
     return EXIT_CODES[record["status"]], {**record, "gallery": str(runs / "index.html")}
 
 
@@ -110,3 +110,4 @@ def _add_run(add):
             "--jobs", type=positive, metavar="N", help="steps at a time (2, if there are two CPUs)"
         )
         one.add_argument("--wait", action="store_true", help="wait for another run instead of refusing")
+        add_plain(one)

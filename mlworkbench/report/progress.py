@@ -111,22 +111,19 @@ def time_left(
     record: dict,  # of a run that goes on
     past: dict[str, list[float]],  # from `past_durations`
     now: datetime | None = None,
-) -> dict:  # seconds (None where nothing is known), at_least, unknown: steps that cannot be told, steps {name: seconds}
+) -> (
+    dict
+):  # seconds, None where nothing is known; why, where that is only a lower bound; steps {name: seconds}
     "How long a run will still take, from how long its steps took before."
-    now, unknown, left = now or datetime.now(UTC), [], {}
+    now, why, left = now or datetime.now(UTC), "", {}
     for step in record["steps"]:
         if step["status"] in ("pending", "running"):
-            left[step["name"]] = _still(step, past.get(step["name"], ()), now)
-            if left[step["name"]] is None:
-                unknown.append(step["name"])
+            name, earlier = step["name"], past.get(step["name"])
+            left[name] = _still(step, earlier or (), now)
+            if left[name] is None:
+                why = why or f"{name} {'takes longer than before' if earlier else 'has not run before'}"
     seconds = _laid_out(record, left)
-    known = not unknown or seconds >= 1
-    return {
-        "seconds": seconds if known else None,
-        "at_least": bool(unknown),
-        "unknown": unknown,
-        "steps": left,
-    }
+    return {"seconds": seconds if not why or seconds >= 1 else None, "why": why, "steps": left}
 
 
 class TimeLeft:
@@ -235,8 +232,8 @@ def headline(
 def _left_words(left):
     if left is None:
         return ""
-    why = f" ({left['unknown'][0]} has not run before, or never as long)" if left["unknown"] else ""
-    return f", {left_text(left['seconds'], left['at_least'])}{why}"
+    why = f": {left['why']}" if left["why"] else ""
+    return f", {left_text(left['seconds'], bool(why))}{why}"
 
 # %% ../../nbs/70_report/09_progress.ipynb #8ed5e594
 KINDS = {
