@@ -20,8 +20,8 @@ import polars as pl
 
 from ..core.config import resolve_secrets
 from ..core.errors import ConfigError, DataError, nearest
+from ..core.secrets import is_secret, redacted, url_secrets
 from .files import STRICT_JSON
-from .sql import is_secret, redacted, url_secrets
 from .values import JsonColumns, check_count, declared
 
 # %% ../../nbs/10_data/04_http.ipynb #702d040d
