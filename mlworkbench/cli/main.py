@@ -12,11 +12,11 @@ import os
 import sys
 
 from .. import __version__
-from . import looking, running
+from . import live, looking, running
 from ..core.errors import ConfigError, WorkbenchError
 
 # %% ../../nbs/99_cli/09_main.ipynb #44d54ed7
-ROOMS = (running, looking)
+ROOMS = (running, live, looking)
 
 
 def make_parser() -> argparse.ArgumentParser:

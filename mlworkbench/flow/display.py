@@ -185,28 +185,31 @@ def print_summary(
     runs: Path,  # the folder with the gallery
     out=None,  # a stream; standard output, if not given
     plain: bool = False,  # line by line, whatever the stream is
+    left: dict | None = None,  # from `time_left`, where the run goes on
 ) -> None:
     "Steps, status, time, metrics and findings of a run, then the gallery's address."
     out = out or sys.stdout
     if plain or wants_plain(out):
-        lines = _plain_lines(record)
+        lines = _plain_lines(record, left)
     else:
         from rich.console import Console
 
-        Console(file=out, highlight=False).print(steps_table(record))
+        Console(file=out, highlight=False).print(steps_table(record, left))
         lines = [""]
-    lines += [*_troubles(record), *_warnings(record), *record["warnings"], headline(record, None)]
+    lines += [*_troubles(record), *_warnings(record), *record["warnings"]]
+    if record["status"] != "running" or lines[0]:  # the table of a run that goes on has said it
+        lines.append(headline(record, left))
     if (gallery := Path(runs, "index.html").absolute()).exists():
         lines.append(f"Reports: {gallery.as_uri()}")
     print("\n".join(lines), file=out)
 
 
-def _plain_lines(record):
-    view = run_view(record)
+def _plain_lines(record, left):
+    view = run_view(record, left)
     first = "; ".join([f"Project {record['project']}, run {record['run']}", *view["about"]])
     lines = [first]
     for number, step in enumerate(view["steps"], start=1):
-        facts = filter(None, (step["time"], step["findings"], step["detail"]))
+        facts = filter(None, (step["time"], step["findings"], step["detail"], step["left"]))
         lines.append(", ".join([f"{number}. {step['name']}: {step['status'].replace('_', ' ')}", *facts]))
     return lines
 
