@@ -22,6 +22,7 @@ from .config import FILE, find_root, load_settings
 from .errors import ConfigError, StoreError, WorkbenchError, nearest
 from .files import write_atomic
 from .findings import finding_lines, findings_html, make_findings
+from .secrets import Scrubber, read_secret, secret_values
 from .staging import Staging
 from .store import Store
 
@@ -106,6 +107,7 @@ class StepTables:
         self._work = Path(work) if work else project.private / "draft"
         self._staging = Staging(self._work / "staged", project.store)
         self._read = {}  # the version of each table that was read; None where the draft changed it
+        self._scrub = Scrubber(secret_values(project.settings))  # what is kept of a run holds no secret
 
     def read(self, table):
         "A LazyFrame of a declared table, at the version this run pinned; in draft, with the draft's changes."
@@ -128,6 +130,7 @@ class StepTables:
         "Write a declared table: published when the step succeeds; in draft, when `publish()` is called."
         self._declared("write", table, self.settings.writes)
         again = self.draft and mode == "append" and any(w["table"] == table for w in self._staging.writes())
+        note, metadata = self._scrub(note), self._scrub.tree(metadata)
         self._staging.add(self.name, table, frame, mode, keys, note, evolve, metadata)
         if again:
             _notice(f"{table}: a second append to the draft; step.discard({table!r}) starts over")
@@ -182,7 +185,7 @@ def _notice(text):
 
 # %% ../../nbs/00_core/10_project.ipynb #2f26a8e0
 class Step(StepTables):
-    "A notebook's handle: `read`, `write`, `record`, `report`, `save_model`, `load_model`, `artifact`."
+    "A notebook's handle: `read`, `write`, `record`, `report`, `secret`, `save_model`, `load_model`, `artifact`."
 
     @classmethod
     def under_runner(cls, context):
@@ -195,7 +198,7 @@ class Step(StepTables):
 
     def record(self, **metrics):
         "Keep metrics of this run: numbers, texts or booleans by name."
-        kept = check_metrics(metrics)
+        kept = self._scrub.tree(check_metrics(metrics))
         if not self.draft:
             path = self._work / "metrics.json"
             before = json.loads(path.read_text()) if path.exists() else {}
@@ -203,9 +206,15 @@ class Step(StepTables):
 
     def report(self, findings):
         "Keep and show findings; one of severity `fail` stops the pipeline after this step."
+        if self._scrub:
+            findings = make_findings(map(self._scrub.tree, findings.iter_rows(named=True)))
         if not self.draft:
             write_findings(self._work / "findings.jsonl", findings)
         _show(findings_html(findings), "\n".join(finding_lines(findings)))
+
+    def secret(self, name):
+        "The value of an environment variable that the step names in `secrets`. Raises `ConfigError`."
+        return read_secret(self.settings, name)
 
     def save_model(self, name, bundle, note=""):
         "Keep a model, which must have `save(directory)`, as the table `models/<name>`."
