@@ -1,7 +1,6 @@
 """Pages and the gallery in a real browser: offline, drawn, readable, unbreakable."""
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -10,7 +9,6 @@ import polars as pl
 import pytest
 
 from mlworkbench.core.findings import finding, findings_html, make_findings
-from mlworkbench.report.gallery import write_gallery
 from mlworkbench.report.outputs import PLOTLY
 from mlworkbench.report.page import render_page
 
@@ -296,49 +294,3 @@ def test_long_findings_wrap_and_numbers_fit_their_tiles(visit, tmp_path, width):
     line = "node => node.offsetHeight / parseFloat(getComputedStyle(node).fontSize)"
     assert all(tab.locator(".tile dd").nth(i).evaluate(line) < 2 for i in (0, 1))
     assert tab.get_by_text("2,568,776", exact=True).first.is_visible()
-
-
-def test_gallery_finds_runs_among_a_thousand(visit, tmp_path):
-    statuses = ["succeeded", "failed", "gated", "interrupted", "running"]
-    for i in range(1000):
-        folder = tmp_path / f"202611{i // 50 + 1:02}-{i % 50:06}-{i:04x}"
-        folder.mkdir()
-        status = statuses[i % 5]
-        steps = [
-            STEP
-            | {
-                "status": status if status != "running" else "pending",
-                "findings": FINDINGS[1:2] if i % 5 else [],
-            }
-        ]
-        record = RUN | {
-            "run": folder.name,
-            "status": status,
-            "started": "2026-11-21T04:05:12+00:00",
-            "seconds": 75.0,
-            "steps": steps,
-        }
-        (folder / "run.json").write_text(json.dumps(record) if i != 7 else '{"run": "20')
-        (folder / "40_train.html").write_text("<title>the report</title>")
-    started = time.perf_counter()
-    gallery = write_gallery(tmp_path)
-    assert time.perf_counter() - started < 2
-    tab = visit(gallery, 390)
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-    shown = lambda: tab.locator(".runs tbody tr:visible").count()  # noqa: E731
-    assert shown() == 1000 and tab.locator("#shown").inner_text() == "1000 runs"
-    tab.get_by_label("Search runs").fill("20261103 03e9 nothing")
-    assert shown() == 0
-    tab.get_by_label("Search runs").fill("20261103")
-    assert shown() == 50
-    tab.get_by_label("Status").select_option("gated")
-    assert shown() == 10 and re.match("10 of 1000", tab.locator("#shown").inner_text())
-    tab.get_by_label("Findings").select_option("fail")
-    assert shown() == 0
-    tab.get_by_label("Search runs").fill("")
-    tab.get_by_label("Findings").select_option("")
-    tab.get_by_label("Status").select_option("unreadable")
-    assert shown() == 1 and "JSONDecodeError" in tab.locator(".runs tbody tr:visible").inner_text()
-    tab.get_by_label("Status").select_option("failed")
-    link = tab.locator(".runs tbody tr:visible .step").first
-    assert (gallery.parent / link.get_attribute("href")).is_file()
