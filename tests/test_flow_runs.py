@@ -11,7 +11,7 @@ from flow_project import HANDLE, PLAIN, call, command, statuses, step_of, write_
 
 from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.project import Project
-from mlworkbench.flow.plan import make_plan
+from mlworkbench.flow.plan import make_plan, overall_status
 from mlworkbench.flow.records import read_run
 from mlworkbench.flow.runner import Run, reason_now, run_project, stop
 
@@ -194,7 +194,7 @@ def test_a_retry_starts_afresh(tmp_path):
         'step.record(**{"again" if tried else "first": 1})\n'
         'assert tried, "not yet"'
     )
-    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "retries": 1, "code": [flaky]})
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "retries": 1, "retry_delay_s": 0, "code": [flaky]})
     record = run_project(root)
     step = step_of(record, "1_in")
     assert (step["status"], step["attempts"], step["metrics"]) == ("succeeded", 2, {"again": 1})
@@ -207,7 +207,7 @@ FAILS = 'n = len(os.listdir("tries"))\nos.mkdir(f"tries/{n}")\nassert False, f"t
 
 
 def test_the_reason_is_that_of_the_last_attempt(tmp_path):
-    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "code": [FAILS]})
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "retry_delay_s": 0, "code": [FAILS]})
     (root / "tries").mkdir()
     record = run_project(root)
     step = step_of(record, "1_in")
@@ -223,12 +223,14 @@ def test_a_run_stopped_between_two_attempts(tmp_path):
     def listen(record):
         step = record["steps"][0]
         if step["status"] == "pending" and step["attempts"]:
+            assert step["retry_at"]
             stop(run, "Stopped by a test.")
 
     run = Run(make_plan(root), "test", listen=listen)
     run.go()
     step = run.record["steps"][0]
-    assert (step["status"], step["attempts"], step["error"]["message"]) == ("interrupted", 1, "try 0")
+    assert (step["status"], step["attempts"], step["error"]["message"]) == ("failed", 1, "try 0")
+    assert overall_status(run.record, interrupted=True) == "interrupted"
     assert step["ended"] and step["reason"] == (
         "Attempt 1 of 2 ended with AssertionError: try 0. The run was stopped before the next attempt."
     )

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUN_ID', 'new_run_id', 'now', 'seconds_between', 'list_runs', 'read_run', 'write_run', 'Busy', 'project_lock',
-           'lock_holder', 'find_published', 'mark_lost', 'run_rows', 'append_records']
+           'lock_holder', 'undo_published', 'run_rows', 'append_records', 'unsettled_runs', 'mark_unsettled',
+           'mark_lost', 'settle_run', 'running_cell', 'lost_outcome', 'publishing']
 
 # %% ../../nbs/90_flow/04_records.ipynb #b7709593
 import fcntl
@@ -12,13 +13,14 @@ import json
 import os
 import re
 import secrets
+import signal
 import time
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..core.errors import RunError, nearest
-from .notebooks import write_json
+from ..core.errors import RunError, StoreError, nearest
+from .notebooks import read_notebook, seal_notebook, write_json
 
 # %% ../../nbs/90_flow/04_records.ipynb #0613ba49
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -29,9 +31,11 @@ def new_run_id() -> str:  # e.g. "20261121-040512-a1b2": UTC, sorts by time
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def now() -> str:  # e.g. "2026-11-21T04:05:12.345+00:00"
-    "This moment, ISO 8601, UTC."
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now(
+    after_s: float = 0.0,  # seconds from now
+) -> str:  # e.g. "2026-11-21T04:05:12.345+00:00"
+    "This moment or one to come, ISO 8601, UTC."
+    return (datetime.now(UTC) + timedelta(seconds=after_s)).isoformat(timespec="milliseconds")
 
 
 def seconds_between(
@@ -163,85 +167,43 @@ def _fill(file, text):
     file.flush()
 
 # %% ../../nbs/90_flow/04_records.ipynb #8b1eaecc
-def find_published(
+def undo_published(
     root: Path,  # the project's folder
     run: str,
-    step: str,
-    work: Path,  # the step's work folder, with the writes that still wait; it may be gone
-    before: dict = (),  # versions of its tables when it started
-) -> dict:  # writes {table: version} and a reason; both empty where nothing was published
-    "What a step that ended without saying so has published, as the store tells."
-    import polars as pl
-
-    from mlworkbench.core.project import Project
-
+    before: dict[str, int | None],  # the versions of the step's tables when it started; None: no such table
+) -> dict:  # writes {table: version} that stay, `undone`: False where that is not certain, and a reason
+    "Take back what a step that did not succeed has published."
     try:
-        project, found = Project(root), {}
-        for table in project.step(step).writes:
-            if project.store.exists(table):
-                mine = project.store.history(table).filter(pl.col("run") == run)["version"].max()
-                if mine is not None and mine > dict(before).get(table, -1):
-                    found[table] = mine
+        from mlworkbench.core.project import Project
+        from mlworkbench.core.staging import take_back_run
+
+        taken, left = take_back_run(Project(root).store, run, before)
     except Exception as error:  # how the step ended must be kept all the same
-        return {"writes": {}, "reason": f"Whether it has published anything is not known: {error}"}
-    return {"writes": found, "reason": _published_words(found, _waiting_tables(work)) if found else ""}
-
-
-def _waiting_tables(work):
-    try:
-        waiting = json.loads(Path(work, "staged", "writes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return list(dict.fromkeys(write["table"] for write in waiting))
-
-
-def _published_words(found, waiting):
-    def listed(tables):
-        return f"{' and '.join(map(repr, tables))} {'is' if len(tables) == 1 else 'are'}"
-
-    missing = [table for table in waiting if table not in found]
-    if not missing:
-        return f"Stopped after publishing: {listed(list(found))} published."
-    return f"Stopped while publishing: {listed(list(found))} published, {listed(missing)} not."
+        reason = f"Whether it has published anything, and it was taken back, is not known: {error}"
+        return {"writes": {}, "undone": False, "reason": reason}
+    words = [f"'{table}' had been published already and was taken back." for table in taken]
+    words += [f"'{t}' stays at version {v}: it has been written to since." for t, v in left.items()]
+    return {"writes": left, "undone": True, "reason": " ".join(words)}
 
 # %% ../../nbs/90_flow/04_records.ipynb #b06c8047
-def mark_lost(
-    runs: Path,
-    run: str,  # the run whose runner was killed
-) -> dict | None:  # its record; None where it left none or had ended
-    "Write into the record of a run that its runner was killed."
-    if not Path(runs, run, "run.json").exists():
-        return None
-    record = read_run(runs, run)
-    if record["status"] != "running":
-        return None
-    ended = max([record["started"], *(s["ended"] or s["started"] or "" for s in record["steps"])])
-    for step in record["steps"]:
-        if step["status"] == "pending":
-            step |= {"status": "blocked", "reason": "The runner was killed."}
-        elif step["status"] == "running":
-            work = Path(runs, run, ".work", step["name"])
-            left = find_published(Path(runs).parent, run, step["name"], work)
-            reason = f"The runner was killed while this step ran. {left['reason']}".strip()
-            step |= {"status": "interrupted", "writes": left["writes"], "reason": reason}
-    record |= {"status": "interrupted", "reason": "The runner was killed.", "ended": ended}
-    record["seconds"] = seconds_between(record["started"], ended)
-    write_run(runs, record)
-    return record
+_TEXTS = ("params", "reads", "writes", "metrics")  # as JSON
 
-# %% ../../nbs/90_flow/04_records.ipynb #7c44f20e
+
 def run_rows(
     record: dict,  # as in run.json
 ) -> list[dict]:  # one a step
     "Rows of the table `runs`."
-    as_text = ("params", "reads", "writes", "metrics")
+    trigger, batch = record.get("trigger") or {}, record.get("batch") or {}
+    head = {"run": record["run"], "run_status": record["status"], "trigger": trigger.get("kind")}
+    head |= {"batch": batch.get("id"), **{key: record.get(key) for key in ("engine", "resumed_from")}}
     rows = []
     for step in record["steps"]:
-        row = {"run": record["run"], "step": step["name"]}
-        row |= {key: step[key] for key in ("status", "seconds", "reason", "from_run")}
+        row = {**head, "step": step["name"]}
+        row |= {key: step[key] for key in ("status", "reason", "from_run")}
+        row |= {key: step.get(key) for key in ("seconds", "attempts", "peak_mb")}
         row |= {key: _time(step[key]) for key in ("started", "ended")}
         row["error"] = f"{step['error']['name']}: {step['error']['message']}" if step["error"] else None
-        row |= {key: json.dumps(step[key], default=str, ensure_ascii=False) for key in as_text}
+        row |= {key: json.dumps(step[key], default=str, ensure_ascii=False) for key in _TEXTS}
         rows.append(row)
     return rows
 
@@ -249,32 +211,181 @@ def run_rows(
 def append_records(
     store,  # a `mlworkbench.core.store.Store`
     record: dict,  # as in run.json
+    once: bool = False,  # look first whether the rows are there already
 ) -> None:
     "Append a run's rows to the tables `runs` and `findings`. Raises `StoreError`."
     import polars as pl
 
     from mlworkbench.core.findings import FINDINGS_SCHEMA
 
-    text = dict.fromkeys(("run", "step", "status", "reason", "error", "from_run"), pl.String)
-    times = dict.fromkeys(("started", "ended"), pl.Datetime("us", "UTC"))
-    texts = dict.fromkeys(("params", "reads", "writes", "metrics"), pl.String)
-    schema = text | times | {"seconds": pl.Float64} | texts
-    note = f"run {record['run']} {record['status']}"
-    store.write(
-        "runs", pl.DataFrame(run_rows(record), schema=schema), mode="append", note=note, run=record["run"]
-    )
+    names = ("run", "step", "status", "reason", "error", "from_run")
+    schema = dict.fromkeys(names, pl.String) | dict.fromkeys(("started", "ended"), pl.Datetime("us", "UTC"))
+    schema |= {"seconds": pl.Float64} | dict.fromkeys(_TEXTS, pl.String)
+    schema |= dict.fromkeys(("run_status", "engine", "trigger", "batch", "resumed_from"), pl.String)
+    schema |= {"attempts": pl.Int64, "peak_mb": pl.Float64}
     found = [
         {"run": record["run"], "step": step["name"], **finding}
         for step in record["steps"]
         if step["status"] != "cached"
-        for finding in step["findings"]
+        for finding in step.get("findings", ())
     ]
-    if found:
-        schema = {"run": pl.String, "step": pl.String, **FINDINGS_SCHEMA, "severity": pl.String}
-        store.write(
-            "findings", pl.DataFrame(found, schema=schema), mode="append", note=note, run=record["run"]
-        )
+    finding_schema = {"run": pl.String, "step": pl.String, **FINDINGS_SCHEMA, "severity": pl.String}
+    note = {"note": f"run {record['run']} {record['status']}", "run": record["run"]}
+    for table, rows, columns in (("runs", run_rows(record), schema), ("findings", found, finding_schema)):
+        if rows and not (once and _holds(store, table, record["run"])):
+            store.write(table, pl.DataFrame(rows, schema=columns), mode="append", evolve=True, **note)
+
+
+def _holds(store, table, run):
+    import polars as pl
+
+    return store.exists(table) and store.read(table).filter(pl.col("run") == run).head(1).collect().height > 0
 
 
 def _time(text):
     return datetime.fromisoformat(text) if text else None
+
+# %% ../../nbs/90_flow/04_records.ipynb #128479f2
+def unsettled_runs(
+    root: Path,  # the project's folder
+) -> list[str]:  # run ids, the oldest first
+    "Runs whose record and rows may not be what they should be."
+    folder = Path(root, ".mlworkbench", "unsettled")
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def mark_unsettled(
+    root: Path,  # the project's folder
+    run: str,
+    settled: bool = False,  # remove the mark instead
+) -> None:
+    "Set the mark of a run. Raises `RunError` where nothing can be written."
+    path = Path(root, ".mlworkbench", "unsettled", run)
+    try:
+        if settled:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}", do="Make room, then run again") from None
+
+
+def mark_lost(
+    runs: Path,
+    run: str,  # the run whose runner was killed
+) -> dict | None:  # its record; None where it left none or had ended
+    "Bring the record of a run whose runner was killed to its end: `lost`, with pages and rows that say so."
+    if not Path(runs, run, "run.json").exists():
+        return None
+    record = read_run(runs, run)
+    if record["status"] != "running":
+        return None
+    ended = max([record["started"], *(s["ended"] or s["started"] or "" for s in record["steps"])])
+    lost = [step for step in record["steps"] if step["status"] == "running"]
+    for step in record["steps"]:
+        if step["status"] == "pending":
+            step |= {"status": "blocked", "reason": "The runner was killed."}
+    for step in lost:
+        _end_publishing(Path(runs, run, ".work", step["name"]))
+        left = undo_published(Path(runs).parent, run, step.get("before", {}))
+        cell = running_cell(Path(runs, run, f"{step['name']}.ipynb"), step.get("cell"))
+        step |= left | lost_outcome(cell, left["reason"]) | {"ended": ended, "cell": None}
+        step["seconds"] = seconds_between(step["started"], ended)
+    record |= {"status": "lost", "reason": "The runner was killed.", "ended": ended}
+    record["seconds"] = seconds_between(record["started"], ended)
+    write_run(runs, record)
+    for step in lost:
+        _tell_lost(Path(runs), record, step)
+    with suppress(Exception):  # the store cannot be written to now: the mark stays
+        settle_run(runs, run)
+    return read_run(runs, run)
+
+
+def settle_run(
+    runs: Path,
+    run: str,
+) -> list[str]:  # warnings: what will be tried again
+    "Take back what a run that has ended may have left published, write its rows. Raises `StoreError`."
+    root = Path(runs).parent
+    if Path(runs, run, "run.json").exists():
+        mark_lost(runs, run)
+        record = read_run(runs, run)
+        for step in record["steps"]:
+            if step.get("undone") is False:
+                _undo_now(root, record, step)
+        try:
+            from mlworkbench.core.project import Project
+
+            append_records(Project(root).store, record, once=True)
+        except Exception as error:
+            return [f"The tables runs and findings lack run {run}: {error}"]
+    mark_unsettled(root, run, settled=True)
+    return []
+
+
+def _undo_now(root, record, step):
+    left = undo_published(root, record["run"], step["before"])
+    if not left["undone"]:
+        got = f"step '{step['name']}' of run {record['run']} did not succeed and may have published. {left['reason']}"
+        raise StoreError(got, do="Run again when the store can be written to", run=record["run"])
+    step |= left | {"reason": f"{step['reason']} {left['reason']}".strip()}
+    write_run(root / "runs", record)
+
+# %% ../../nbs/90_flow/04_records.ipynb #24fef66d
+def running_cell(
+    notebook: Path,  # as executed so far
+    number: int | None,  # of the code cell that was told of last, from 1
+) -> int | None:  # its position among all cells; None where that is not known
+    "Where in a notebook a code cell stands."
+    if not number or not Path(notebook).exists():
+        return None
+    cells = read_notebook(notebook)["cells"]
+    return [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"][number - 1]
+
+
+def lost_outcome(
+    cell: int | None = None,  # position of the cell that was running
+    reason: str = "",  # what more there is to say
+) -> dict:  # status, error and reason of a step
+    "How a step ended whose runner was killed."
+    message = "the runner was killed while this step ran"
+    error = {"cell": cell, "execution_count": None, "name": "RunnerKilled", "message": message}
+    words = f"{message[0].upper()}{message[1:]}. {reason}".strip()
+    return {"status": "lost", "error": error | {"traceback": ""}, "reason": words}
+
+
+def _tell_lost(runs, record, step):
+    "The executed notebook and the page say it too, where they can be written."
+    from mlworkbench.report.page import render_page
+
+    out = runs / record["run"] / f"{step['name']}.ipynb"
+    facts = {"run": record["run"], "step": step["name"], "status": step["status"]}
+    with suppress(Exception):
+        seal_notebook(
+            out, runs.parent / step["notebook"], **facts, error=step["error"], reason=step["reason"]
+        )
+        head = {key: value for key, value in record.items() if key != "steps"}
+        step["html"] = render_page(out, out.with_suffix(".html"), {"run": head, "step": step}).name
+        write_run(runs, record)
+
+
+@contextmanager
+def publishing(
+    work: Path,  # the step's work folder
+):
+    "Held by the process that publishes a step, so that whoever finds its runner killed can end it."
+    with open(Path(work, "publishing"), "w", encoding="utf-8") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)  # not inherited by what the process starts
+        _fill(file, str(os.getpid()))
+        yield
+
+
+def _end_publishing(work):
+    with suppress(FileNotFoundError), open(Path(work, "publishing"), "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read()), signal.SIGKILL)
+            fcntl.lockf(file, fcntl.LOCK_EX)
