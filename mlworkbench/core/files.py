@@ -39,6 +39,13 @@ class Folder:
             got = f"the store's folder {self.root} has {' and '.join(map(repr, sorted(odd)))} in its path"
             raise StoreError(got, do="Rename that folder")
 
+    @property
+    def files(self):
+        "An obstore client of the place itself, for small files beside the tables."
+        from obstore.store import LocalStore
+
+        return LocalStore(self.root, mkdir=True)
+
     def uri(self, table):
         return str(self.root / table)
 
@@ -111,7 +118,8 @@ class Bucket:
         self.root, self.options = root.rstrip("/"), storage_options
 
     @property
-    def _files(self):
+    def files(self):
+        "An obstore client of the place itself, for small files beside the tables."
         from obstore.store import from_url
 
         client = (
@@ -134,24 +142,24 @@ class Bucket:
         return DeltaTable.is_deltatable(self.uri(table), self.options)
 
     def tables(self):
-        names = (entry["path"] for page in self._files.list() for entry in page)
+        names = (entry["path"] for page in self.files.list() for entry in page)
         return sorted({name.split("/_delta_log/")[0] for name in names if "/_delta_log/" in name})
 
     def take(self, table, path):
         file = f"part-{uuid.uuid4().hex}.parquet"
         size = path.stat().st_size
-        self._files.put(f"{table}/{file}", path)
+        self.files.put(f"{table}/{file}", path)
         return file, size
 
     def drop(self, table, file):
-        self._files.delete(f"{table}/{file}")
+        self.files.delete(f"{table}/{file}")
 
     def drop_table(self, table):
         "Remove a table with all its versions, its log first: without it there is no table."
-        names = [entry["path"] for page in self._files.list(f"{table}/") for entry in page]
+        names = [entry["path"] for page in self.files.list(f"{table}/") for entry in page]
         for part in ("/_delta_log/", ""):
             if chosen := [name for name in names if part in name]:
-                self._files.delete(chosen)
+                self.files.delete(chosen)
 
     def workplace(self, table):
         folder = Path(tempfile.gettempdir()) / f"mlworkbench-{os.getuid()}"
