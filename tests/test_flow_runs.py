@@ -13,7 +13,7 @@ from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.project import Project
 from mlworkbench.flow.plan import make_plan, overall_status
 from mlworkbench.flow.records import read_run
-from mlworkbench.flow.runner import Run, reason_now, run_project, stop
+from mlworkbench.flow.runner import Run, reasons_now, run_project, stop
 
 
 def test_independent_steps_run_at_the_same_time_and_a_third_after_both(tmp_path):
@@ -61,7 +61,7 @@ def chain(tmp_path_factory):
 
 def reasons(root):
     run = Run(make_plan(root), "test")
-    return {name: reason_now(run, name) for name in run.plan.names}
+    return {name: "; ".join(reasons_now(run, name)) for name in run.plan.names}
 
 
 def test_a_notebook_runs_in_the_project_folder_with_this_python_and_its_parameters(chain):
