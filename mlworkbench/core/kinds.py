@@ -267,6 +267,8 @@ def _sequence_text(kind, text):
 
 
 def _union_text(kind, text):
+    if NONE in kind.inside and text.strip().lower() in ("null", "none"):
+        return None
     members = [one for one in kind.inside if one.name != "str"]
     if len(members) < len(kind.inside):
         if re.fullmatch(r'".*"', text, re.DOTALL):

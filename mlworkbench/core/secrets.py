@@ -144,12 +144,12 @@ def secret_parameter(
     values=(),  # of the project's secrets
 ) -> bool:
     "Whether a parameter's value has to stay unseen: its name says so, it has a password in a URL, or is a secret."
-    texts = [str(value)] if not isinstance(value, list | tuple | dict) else [json.dumps(value, default=str)]
-    if any(secret in text for text in texts for secret in values):
+    text = str(value)
+    urls = re.findall(r"[A-Za-z][\w+.-]*://[^\s\"',]+", text)
+    if any(secret in text for secret in values) or any(map(url_secrets, urls)):
         return True
-    if not isinstance(value, str) or not value or value.startswith("env:"):
-        return False
-    return bool(re.search(_SECRET_PARAMETER, name)) or ("://" in value and bool(url_secrets(value)))
+    named = isinstance(value, str) and value and not value.startswith("env:")
+    return bool(named and re.search(_SECRET_PARAMETER, name))
 
 # %% ../../nbs/00_core/09_secrets.ipynb #709a8405
 def forms(
@@ -316,5 +316,3 @@ class ScrubbedLog:
         with suppress(OSError):  # a disk that is full must not stop who writes to the pipe
             clean = self._scrub(text.decode("utf-8", "surrogateescape"))
             os.write(self._file, clean.encode("utf-8", "surrogateescape"))
-
-
