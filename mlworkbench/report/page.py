@@ -22,7 +22,8 @@ from ..core.errors import RunError
 from ..core.files import write_atomic
 from ..core.findings import findings_html, make_findings, merge_findings
 from .look import DARK_PALETTE, PALETTE, house_template
-from .outputs import PLOTLY, is_map, joined, json_html, markdown_html, output_html, terminal_html
+from .outputs import PLOTLY, is_map, json_html, output_html
+from .text import joined, markdown_html, terminal_html
 
 # %% ../../nbs/70_report/03_page.ipynb #f406ad0c
 STATUSES = {  # text, tone (a class of the style sheet), mark
