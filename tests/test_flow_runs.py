@@ -12,7 +12,7 @@ from flow_project import HANDLE, PLAIN, call, command, statuses, step_of, write_
 from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.project import Project
 from mlworkbench.flow.plan import make_plan, overall_status
-from mlworkbench.flow.records import read_run
+from mlworkbench.flow.records import project_lock, read_run
 from mlworkbench.flow.runner import Run, reasons_now, run_project, stop
 
 
@@ -227,7 +227,8 @@ def test_a_run_stopped_between_two_attempts(tmp_path):
             stop(run, "Stopped by a test.")
 
     run = Run(make_plan(root), "test", listen=listen)
-    run.go()
+    with project_lock(root, "test"):
+        run.go()
     step = run.record["steps"][0]
     assert (step["status"], step["attempts"], step["error"]["message"]) == ("failed", 1, "try 0")
     assert overall_status(run.record, interrupted=True) == "interrupted"

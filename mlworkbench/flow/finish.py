@@ -7,7 +7,6 @@ __all__ = ['read_work', 'gated_reason', 'last_words', 'step_job', 'kernel_enviro
 
 # %% ../../nbs/90_flow/09_finish.ipynb #f2f164f5
 import json
-import multiprocessing
 import os
 import shutil
 from contextlib import suppress
@@ -16,7 +15,9 @@ from pathlib import Path
 from ..core.errors import WorkbenchError
 from .engine import exception_outcome
 from .notebooks import seal_notebook
+from .parameters import injected_code
 from mlworkbench.flow.records import (
+    lock_holder,
     lost_outcome,
     now,
     publishing,
@@ -71,10 +72,12 @@ def step_job(
     "What a step's process is given: what to run, within which limits, and what `finish_step` needs."
     step, folder = plan.graph.steps[entry["name"]], plan.runs / record["run"]
     head = {key: value for key, value in record.items() if key != "steps"}
+    injected = injected_code(plan.notebooks[step.name], plan.params[step.name])
     limits = {key: getattr(step, key) for key in ("timeout_s", "cell_timeout_s", "memory_mb", "secrets")}
     return limits | {
         "notebook": str(plan.root / step.notebook), "out": str(folder / f"{step.name}.ipynb"),
-        "params": entry["params"], "cwd": str(plan.root), "log": str(folder / f"{step.name}.log"),
+        "params": entry["params"], "injected": injected, "cwd": str(plan.root), "runner": os.getpid(),
+        "log": str(folder / f"{step.name}.log"),
         "env": kernel_environment(work / "context.json"), "engine": record.get("engine"),
         "root": str(plan.root), "run": record["run"], "step": step.name, "work": str(work),
         "before": entry["before"], "of": entry["of_attempts"], "begun": now(),
@@ -110,8 +113,8 @@ def finish_step(
     if outcome["status"] == "succeeded" and Path(job["work"]).exists():
         tell("phase", "publishing")
         with publishing(job["work"]):
-            outcome |= lost_outcome() if _orphaned() else _publish(job)
-    elif _orphaned():
+            outcome |= lost_outcome() if _orphaned(job) else _publish(job)
+    elif _orphaned(job):
         outcome |= lost_outcome((outcome["error"] or {}).get("cell"))
     shutil.rmtree(job["work"], ignore_errors=True)
     outcome |= {"reason": _with_attempt(job, outcome), "ended": now()}
@@ -148,10 +151,9 @@ def _unwritten(job, writes):
     return [f"step '{job['step']}' declares that it writes '{t}', but did not: {there[t]}" for t in missing]
 
 
-def _orphaned():
-    "Whether the runner that started this process is gone; in the runner's own process it is not."
-    parent = multiprocessing.parent_process()
-    return parent is not None and not parent.is_alive()
+def _orphaned(job):
+    "Whether the runner of this step is gone: it holds the project's lock as long as it lives."
+    return "runner" in job and (lock_holder(job["root"]) or {}).get("pid") != job["runner"]
 
 
 def _with_attempt(job, outcome):

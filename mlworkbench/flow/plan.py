@@ -15,9 +15,11 @@ from pathlib import Path
 from .. import __version__
 from ..core.config import Settings, load_settings
 from ..core.errors import ConfigError, StoreError, WorkbenchError
+from ..core.kinds import as_json
 from .cache import Tables, key_parts
 from .graph import Graph, make_graph, select_steps, unneeded_steps
-from .notebooks import check_language, check_parameters, notebook_title, read_notebook
+from .notebooks import check_language, notebook_title, read_notebook
+from .parameters import declared, resolve
 from .records import now
 
 # %% ../../nbs/90_flow/08_plan.ipynb #fe4fa3ce
@@ -79,8 +81,7 @@ def _filled(root, settings, graph, tables, names, overrides):
     notebooks = {name: read_notebook(root / graph.steps[name].notebook) for name in names}
     for name, notebook in notebooks.items():
         check_language(name, notebook)
-        check_parameters(name, notebook, graph.steps[name].params)
-    params = {name: graph.steps[name].params for name in names}
+    params = resolve({name: (graph.steps[name], notebooks[name]) for name in names}, overrides, settings)
     return Plan(root, settings, graph, tables, names, params, notebooks)
 
 
@@ -179,7 +180,9 @@ def new_record(
         entry = {"name": name, "notebook": step.notebook, "title": notebook_title(plan.notebooks[name])}
         entry |= {"status": "pending", "upstream": plan.upstream(name)}  # a reader can tell the time left
         entry |= dict.fromkeys(("started", "ended", "seconds", "error", "html", "from_run", "key", "parts"))
-        entry |= {"reason": "", "params": plan.params[name], "reads": {}, "writes": {}, "metrics": {}}
+        entry |= {"declared": [one.describe() for one in declared(plan.notebooks[name])]}
+        entry |= {"params": as_json(plan.params[name])}
+        entry |= {"reason": "", "reads": {}, "writes": {}, "metrics": {}}
         entry |= {"findings": [], "attempts": 0, "of_attempts": step.retries + 1, "attempts_log": []}
         steps.append(entry | {"cell": None, "cells": None, "peak_mb": None})
     record = {"run": run, "project": plan.settings.project.name, "status": "running", "reason": ""}
