@@ -110,6 +110,9 @@ class ScheduleSettings(Section):
     start: str | None = Field(None, alias="from")
     until: str | None = None
     params: dict = Field(default_factory=dict, description="by name, or 'step.name' for one step")
+    force: bool = Field(
+        False, description="run also what has not changed, e.g. steps that load from a source outside"
+    )
     catch_up: Literal["last", "all", "none"] = Field(
         "last", description="what becomes of the times that passed while nothing could run"
     )

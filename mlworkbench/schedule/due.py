@@ -6,6 +6,7 @@
 __all__ = ['LATE_S', 'choose_time', 'passed_over', 'definition', 'in_the_way', 'is_lost']
 
 # %% ../../nbs/95_schedule/03_due.ipynb #b1ca3829
+from collections import deque
 from datetime import datetime, timedelta
 
 from ..core.config import ScheduleSettings
@@ -28,9 +29,7 @@ def choose_time(
     if schedule.catch_up == "all":
         first = next(times, None)
         return first, first is not None
-    last = None
-    for last in times:
-        pass
+    last = next(iter(deque(times, maxlen=1)), None)
     prompt = last is not None and (now - last).total_seconds() <= LATE_S
     return last, last is not None and (prompt or schedule.catch_up == "last")
 
