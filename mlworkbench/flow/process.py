@@ -21,8 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from .engine import ended, exception_outcome, execute, exit_outcome
+from .engine import exception_outcome, execute, exit_outcome
 from mlworkbench.flow.kernels import (
+    CLEAN_PATH,
     adopt_environment,
     exit_code,
     heavy_imports,
@@ -117,15 +118,15 @@ def _start(arguments, theirs):
         pid, number = preloaded(job["env"]).fork(call, arguments, [theirs.fileno()], modules)
         return pid, lambda: exit_code(number)
     except OSError:
-        code = "import json, sys; from mlworkbench.flow.process import run_child; run_child([{}], **json.load(sys.stdin))"
-        command, text = (
-            [sys.executable, "-c", code.format(theirs.fileno())],
-            json.dumps(arguments, default=str),
+        function = "from mlworkbench.flow.process import run_child"
+        code = (
+            f"{CLEAN_PATH}; {function}; import json; run_child([{theirs.fileno()}], **json.load(sys.stdin))"
         )
+        arguments["job"] = {**job, "engine": "plain"}
         options = {"pass_fds": [theirs.fileno()], "env": job["env"], "start_new_session": True}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, **options)
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True, **options)
         with process.stdin as stream:
-            stream.write(text)
+            stream.write(json.dumps(arguments, default=str))
         return process.pid, process.wait
 
 
