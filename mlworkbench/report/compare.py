@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FEW', 'compare_runs', 'compare_findings', 'print_comparison', 'comparison_tables', 'difference_text',
-           'rows_text', 'change_counts', 'comparison_page']
+           'rows_text', 'change_counts', 'comparison_page', 'write_comparison']
 
 # %% ../../nbs/70_report/10_compare.ipynb #4b40c97c
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..core.errors import RunError, WorkbenchError
 from ..core.files import write_atomic
-from ..core.words import duration_text, moment_text, number_text, status_words
+from ..core.words import duration_text, number_text, status_words
 from .differences import notebook_changes
 from .page import templates
 from .runs import page_of, read_record, run_facts
@@ -177,6 +177,9 @@ def _software(runs, first, second):
 
 def _software_of(runs, record):
     found = {"mlworkbench": record.get("mlworkbench"), "engine": record.get("engine")}
+    for step in record["steps"]:  # with the lock files' hashes
+        parts = (step.get("parts") or {}).get("software") or {}
+        found |= {name: str(value)[:12] for name, value in parts.items()}
     for step in record["steps"]:
         notebook = page_of(runs, record["run"], step, ".ipynb")
         if notebook:
@@ -334,10 +337,9 @@ def change_counts(
 
 # %% ../../nbs/70_report/10_compare.ipynb #4a40f5de
 def comparison_page(
-    runs: Path,  # the project's `runs` folder
     comparison: dict,  # from `compare_runs`
-) -> Path:  # runs/compare-A-B.html
-    "Write a comparison as one page."
+) -> str:  # HTML; its links lead to pages in the folder `runs`
+    "A comparison as one page."
     heads = [
         comparison[key] | {"key": key, "words": status_words(comparison[key]["status"])} for key in ("a", "b")
     ]
@@ -345,10 +347,17 @@ def comparison_page(
         {"title": title, "heads": names, "rows": rows, "id": title.split()[0].lower()}
         for title, names, rows in comparison_tables(comparison)
     ]
-    path = Path(runs, f"compare-{comparison['a']['run']}-{comparison['b']['run']}.html")
-    page = templates().get_template("compare.html.jinja").render(
+    return templates().get_template("compare.html.jinja").render(
         heads=heads, tables=tables, steps=comparison["steps"], count=change_counts,
-        notebooks=comparison["notebooks"], moment=moment_text,
+        notebooks=comparison["notebooks"],
     )  # fmt: skip
-    write_atomic(path, page)
+
+
+def write_comparison(
+    runs: Path,  # the project's `runs` folder
+    comparison: dict,  # from `compare_runs`
+) -> Path:  # runs/compare-A-B.html
+    "Write a comparison where the gallery finds it."
+    path = Path(runs, f"compare-{comparison['a']['run']}-{comparison['b']['run']}.html")
+    write_atomic(path, comparison_page(comparison))
     return path
