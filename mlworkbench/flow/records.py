@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..core.errors import RunError, StoreError, nearest
-from .notebooks import read_notebook, seal_notebook, write_json
+from .notebooks import STATUS_TAG, read_notebook, seal_notebook, write_json
 
 # %% ../../nbs/90_flow/04_records.ipynb #0613ba49
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -340,7 +340,7 @@ def running_cell(
     "Where in a notebook a code cell stands."
     if not number or not Path(notebook).exists():
         return None
-    cells = read_notebook(notebook)["cells"]
+    cells = [c for c in read_notebook(notebook)["cells"] if STATUS_TAG not in c["metadata"].get("tags", [])]
     return [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"][number - 1]
 
 
