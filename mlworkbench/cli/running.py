@@ -26,16 +26,38 @@ def init_command(args):
 
 
 def run_command(args):
+    from mlworkbench.flow.parameters import read_overrides
     from mlworkbench.flow.runner import run_project
 
     chosen = {"only": args.only or (), "start": args.start, "until": args.until}
+    chosen["params"] = read_overrides(args.param, args.params_file)
+    if args.sweep or args.backfill:
+        return _run_batch(args, project_root(args), chosen)
+    if args.dry_run:
+        do = "For one run, see `mlworkbench graph`"
+        raise ConfigError("--dry-run lists the runs of a --sweep or a --backfill", do=do)
     return _run(args, project_root(args), run_project, **chosen, force=args.force)
 
 
+def _run_batch(args, root, chosen):
+    from mlworkbench.flow.batch import plan_batch, print_batch, run_batch
+
+    batch = plan_batch(root, args.sweep, args.backfill, **chosen)
+    if not args.dry_run:
+        return _run(args, root, run_batch, batch=batch, fail_fast=args.fail_fast, force=args.force)
+    if not args.json:
+        print_batch(batch)
+    return 0, batch
+
+
 def resume_command(args):
+    from mlworkbench.flow.batch import is_batch, resume_batch
     from mlworkbench.flow.runner import resume_run
 
-    return _run(args, project_root(args), resume_run, run=args.run)
+    root = project_root(args)
+    if is_batch(root, args.run):
+        return _run(args, root, resume_batch, name=args.run)
+    return _run(args, root, resume_run, run=args.run)
 
 
 def demo_command(args):
@@ -54,6 +76,7 @@ def demo_command(args):
 
 def _run(args, root, work, **chosen):
     "What `run`, `resume` and `demo` share: the display while it goes on, the summary, the exit code."
+    from mlworkbench.flow.batch import print_batch
     from mlworkbench.flow.display import make_display, print_summary
 
     chosen |= {"jobs": args.jobs, "memory_mb": args.memory_mb, "engine": args.engine, "wait": args.wait}
@@ -63,7 +86,9 @@ def _run(args, root, work, **chosen):
             root, **chosen, listen=display,
             on_wait=lambda message: print(f"Waiting: {message}", file=sys.stderr),
         )  # fmt: skip
-    if not args.json:
+    if not args.json and "combinations" in record:
+        print_batch(record)
+    elif not args.json:
         print_summary(record, runs, plain=plain)
     return EXIT_CODES[record["status"]], {**record, "gallery": str(runs / "index.html")}
 
@@ -103,25 +128,45 @@ def _add_run(add):
     run = command(add, run_command, "run", "Run a project: in order, in parallel, only what has changed.", """
   mlworkbench run
   mlworkbench run --until 40_train --jobs 4
-  mlworkbench run --only 50_evaluate --force --json""")  # fmt: skip
+  mlworkbench run --only 50_evaluate --force --json
+  mlworkbench run -p depth=6 -p 50_evaluate.resamples=1000
+  mlworkbench run --sweep depth=4,6,8 --sweep share=0.1,0.2
+  mlworkbench run --backfill month=2013-01..2013-12 --dry-run""")  # fmt: skip
     run.add_argument("--only", action="extend", nargs="+", metavar="STEP", help="these steps and no others")
     run.add_argument("--from", dest="start", metavar="STEP", help="this step and all that need it")
     run.add_argument("--until", metavar="STEP", help="this step and all that it needs")
+    _add_values(run)
     add_project(run)
     demo = command(add, demo_command, "demo", "Write a demo project and run it.", """
   mlworkbench demo flights
   mlworkbench demo flights --dir /tmp/flights --force""")  # fmt: skip
     demo.add_argument("name", nargs="?", default="flights", metavar="TEMPLATE", help="flights, if not given")
     demo.add_argument("--dir", type=Path, metavar="DIR", help="where; demo/TEMPLATE, if not given")
-    resume = command(add, resume_command, "resume", "Go on with a run from the first step that did not succeed.", """
+    resume = command(add, resume_command, "resume", "Go on with a run, a sweep or a backfill that did not succeed.", """
   mlworkbench resume
-  mlworkbench resume 20261121-040512-a1b2 --jobs 4""")  # fmt: skip
+  mlworkbench resume 20261121-040512-a1b2 --jobs 4
+  mlworkbench resume b20261121-040512-a1b2""")  # fmt: skip
     add_run_name(resume)
     add_project(resume)
     for one in (run, demo):
         one.add_argument("--force", action="store_true", help="run also what has not changed")
     for one in (run, demo, resume):
         _add_how(one)
+
+
+def _add_values(run):
+    "The options that give parameters values."
+    listed = {"action": "append", "default": []}
+    value = "a parameter of all steps that declare it; STEP.NAME=VALUE of one"
+    run.add_argument("-p", "--param", metavar="NAME=VALUE", help=value, **listed)
+    run.add_argument("--params-file", type=Path, metavar="FILE", help="parameters in TOML, JSON or YAML")
+    run.add_argument(
+        "--sweep", metavar="NAME=A,B,C", help="a run for each value; several are crossed", **listed
+    )
+    dates = "a run for each number, date or month; steps are written /7d, /1m"
+    run.add_argument("--backfill", metavar="NAME=FROM..TO", help=dates, **listed)
+    run.add_argument("--fail-fast", action="store_true", help="end a sweep or backfill at the first failure")
+    run.add_argument("--dry-run", action="store_true", help="list the runs of a sweep or backfill")
 
 
 def _add_how(run):
