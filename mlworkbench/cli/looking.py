@@ -6,7 +6,10 @@
 __all__ = ['report_command', 'check_command', 'graph_command', 'why_command', 'params_command', 'add_commands']
 
 # %% ../../nbs/99_cli/02_looking.ipynb #c6249028
+from contextlib import suppress
+
 from .parts import add_project, add_run_name, command, project_root, say
+from ..core.errors import WorkbenchError
 
 # %% ../../nbs/99_cli/02_looking.ipynb #55ea063b
 def report_command(args):
@@ -32,9 +35,12 @@ def report_command(args):
 def check_command(args):
     from mlworkbench.core.config import load_settings
     from mlworkbench.flow.plan import check_project, plan_warnings
+    from mlworkbench.schedule.checks import check_schedules
 
     root = project_root(args)
     wrong = [str(error) for error in check_project(root)]
+    with suppress(WorkbenchError):  # settings that cannot be read are told already
+        wrong += [str(error) for error in check_schedules(root)]
     warnings = [] if wrong else plan_warnings(load_settings(root))
     say(args, "\n".join(wrong) or f"{root / 'workbench.toml'} is in order")
     for text in warnings:

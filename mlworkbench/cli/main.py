@@ -12,11 +12,11 @@ import os
 import sys
 
 from .. import __version__
-from . import live, looking, running
+from . import live, looking, running, scheduling
 from ..core.errors import ConfigError, WorkbenchError
 
 # %% ../../nbs/99_cli/09_main.ipynb #44d54ed7
-ROOMS = (running, live, looking)
+ROOMS = (running, live, looking, scheduling)
 
 
 def make_parser() -> argparse.ArgumentParser:
