@@ -64,10 +64,10 @@ def _whole(text):
 
 # %% ../../nbs/70_report/02_outputs.ipynb #471491da
 PLOTLY = "application/vnd.plotly.v1+json"
-MAPS = frozenset(
-    ["choropleth", "choroplethmap", "choroplethmapbox", "densitymap", "densitymapbox"]
-    + ["scattergeo", "scattermap", "scattermapbox"]
-)
+MAPS = {
+    "choropleth", "choroplethmap", "choroplethmapbox", "densitymap", "densitymapbox",
+    "scattergeo", "scattermap", "scattermapbox",
+}  # fmt: skip
 THEMES = {"#276bcd", "#636efa"}  # the first colour of the house's theme and of plotly's own
 DEFAULT_HEIGHT, TITLE_SPACE = 420, 44
 NO_MAP = "A map needs a network to draw; open the notebook to see it."
