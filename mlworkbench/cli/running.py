@@ -76,7 +76,6 @@ def demo_command(args):
 
 def _run(args, root, work, **chosen):
     "What `run`, `resume` and `demo` share: the display while it goes on, the summary, the exit code."
-    from mlworkbench.flow.batch import print_batch
     from mlworkbench.flow.display import make_display, print_summary
 
     chosen |= {"jobs": args.jobs, "memory_mb": args.memory_mb, "engine": args.engine, "wait": args.wait}
@@ -87,6 +86,8 @@ def _run(args, root, work, **chosen):
             on_wait=lambda message: print(f"Waiting: {message}", file=sys.stderr),
         )  # fmt: skip
     if not args.json and "combinations" in record:
+        from mlworkbench.flow.batch import print_batch
+
         print_batch(record)
     elif not args.json:
         print_summary(record, runs, plain=plain)

@@ -23,7 +23,7 @@ from .notebooks import write_json
 from .parameters import resolve
 from .plan import make_plan
 from .process import stop_on_signals
-from .records import Busy, mark_lost, new_run_id, now, read_run, seconds_between
+from .records import Busy, list_runs, new_run_id, now, read_run, seconds_between
 from .runner import resume_run, run_project
 
 # %% ../../nbs/90_flow/11_batch.ipynb #b02750ae
@@ -188,12 +188,8 @@ def run_batch(
 ) -> dict:  # the batch with what became of each combination
     "Run what has not succeeded yet of a batch. Raises `Busy` while another process runs it."
     root = Path(root).absolute()
-    batch |= {
-        "status": "running",
-        "started": batch["started"] or now(),
-        "ended": None,
-        "fail_fast": fail_fast,
-    }
+    batch |= {"status": "running", "started": batch["started"] or now(), "fail_fast": fail_fast}
+    batch["force"] = options["force"] = options.get("force", batch.get("force", False))
     with _lock(root, batch["id"]):
         try:
             with stop_on_signals(_interrupt):
@@ -210,7 +206,10 @@ def run_batch(
             pass  # between two runs
         finally:
             batch |= {"status": _overall(batch), "ended": now()}
-            _save(root, batch)
+            if any(entry["run"] for entry in batch["combinations"]):
+                _save(root, batch)
+            else:  # nothing has begun
+                (_folder(root) / f"{batch['id']}.json").unlink(missing_ok=True)
     return batch
 
 
@@ -229,13 +228,14 @@ def resume_batch(
 def _run_one(root, batch, entry, wait, options):
     "One combination: resumed where an earlier attempt has left a record, else anew."
     of, old = len(batch["combinations"]), _left_by(root, entry)
-    entry |= {"status": "running", "run": entry["run"] if old else new_run_id(), "reason": ""}
+    if old and old["status"] == "succeeded":  # killed before it could be noted
+        _note(entry, old)
+        return old
+    entry |= {"status": "running", "run": old["run"] if old else new_run_id(), "reason": ""}
     _save(root, batch)  # before it starts: who is killed now can be resumed
-    mark = {
+    mark = {key: entry[key] for key in ("values", "number")} | {
         "id": batch["id"],
         "kind": batch["kind"],
-        "values": entry["values"],
-        "number": entry["number"],
         "of": of,
     }
     try:
@@ -247,10 +247,7 @@ def _run_one(root, batch, entry, wait, options):
                 root, only=batch["only"], params=entry["params"], pins=batch["pins"], run=entry["run"],
                 trigger={"kind": batch["kind"], "batch": batch["id"]}, batch=mark, wait=wait, **options,
             )  # fmt: skip
-    except Busy:
-        entry |= {"status": "pending", "run": old["run"] if old else None}
-        raise
-    except KeyboardInterrupt:
+    except (Busy, KeyboardInterrupt):
         entry |= {"status": "pending", "run": old["run"] if old else None}
         raise
     except WorkbenchError as error:  # its settings have been changed, the store cannot be reached
@@ -263,14 +260,15 @@ def _run_one(root, batch, entry, wait, options):
 
 
 def _left_by(root, entry):
-    "The record of an attempt that did not succeed; one that succeeded is taken over."
+    "The record that the last attempt has left; None where it was killed before it began."
+    runs, first = root / "runs", entry["run"]
+    if entry["status"] == "running":  # killed while it resumed an earlier attempt, perhaps
+        later = [run for run in list_runs(runs) if first and run > first]
+        first = next((run for run in later if read_run(runs, run).get("resumed_from") == first), first)
     try:
-        old = read_run(root / "runs", entry["run"]) if entry["run"] else None
-    except RunError:  # it was killed before it began
+        return read_run(runs, first) if first else None
+    except RunError:
         return None
-    if old and old["status"] == "running":
-        old = mark_lost(root / "runs", old["run"]) or old
-    return old if old and old["status"] != "succeeded" else None
 
 
 def _note(entry, record):
