@@ -16,7 +16,7 @@ from ..core.errors import RunError, WorkbenchError
 from ..core.files import write_atomic
 from ..core.words import duration_text, number_text, status_words
 from .differences import notebook_changes
-from .page import templates
+from .look import templates
 from .runs import page_of, read_record, run_facts
 
 # %% ../../nbs/70_report/10_compare.ipynb #3e753ce7

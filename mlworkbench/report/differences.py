@@ -13,8 +13,9 @@ import re
 from html import unescape
 from pathlib import Path
 
-from .outputs import PLOTLY, joined
-from .page import read_cells
+from .outputs import PLOTLY
+from .page import DROPPED, read_executed
+from .text import joined
 
 # %% ../../nbs/70_report/08_differences.ipynb #84a5c4c5
 def output_text(
@@ -46,6 +47,10 @@ def _digest(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
+def _counts(cell):
+    return not DROPPED & set(cell.get("metadata", {}).get("tags", ()))
+
+
 def _plain(cell):
     "A cell with nothing but what is compared, as nbdime takes it."
     plain = {"cell_type": cell["cell_type"], "metadata": {}, "source": joined(cell.get("source", ""))}
@@ -71,7 +76,7 @@ def notebook_changes(
     from nbdime.diffing.notebooks import diff_notebooks
     from nbformat import from_dict
 
-    old, new = ([_plain(cell) for cell in read_cells(Path(path))] for path in (a, b))
+    old, new = ([_plain(cell) for cell in read_executed(path)["cells"] if _counts(cell)] for path in (a, b))
     head = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}}
     steps = diff_notebooks(from_dict(head | {"cells": old}), from_dict(head | {"cells": new}))
     changes, shift = [], 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.errors import WorkbenchError
 from ..core.files import write_atomic
 from ..core.words import STATUSES, duration_text, moment_text, number_text, status_words
-from .page import templates
+from .look import templates
 from .picture import picture_svg
 from .runs import page_of, read_runs, run_facts
 from .trends import trend_data, trend_groups

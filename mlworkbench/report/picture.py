@@ -93,7 +93,7 @@ def picture_svg(
     nodes = "".join(_node(step, *places[step["name"]]) for step in steps)
     return (
         f'<svg class="picture {direction}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="group" aria-label="{escape(label)}"><g class="edges" aria-hidden="true">{lines}</g>{nodes}</svg>'
+        f'style="min-width:{0.8 * width:.0f}px" role="group" aria-label="{escape(label)}"><g class="edges" aria-hidden="true">{lines}</g>{nodes}</svg>'
     )
 
 
