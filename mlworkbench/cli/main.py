@@ -12,11 +12,11 @@ import os
 import sys
 
 from .. import __version__
-from . import live, looking, running, scheduling
+from . import live, looking, running, scheduling, sharing
 from ..core.errors import ConfigError, WorkbenchError
 
 # %% ../../nbs/99_cli/09_main.ipynb #44d54ed7
-ROOMS = (running, live, looking, scheduling)
+ROOMS = (running, live, looking, scheduling, sharing)
 
 
 def make_parser() -> argparse.ArgumentParser:
