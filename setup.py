@@ -41,6 +41,9 @@ setup(
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": settings["console_scripts"].split()},
+    entry_points={
+        "console_scripts": settings["console_scripts"].split(),
+        "papermill.engine": ["mlworkbench=mlworkbench.flow.papermill:PapermillEngine"],
+    },
     zip_safe=False,
 )

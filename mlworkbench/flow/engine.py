@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRACE_S', 'SAVE_EVERY_S', 'SAVE_SHARE', 'START_S', 'SHUTDOWN_S', 'CRASHES', 'describe_exit', 'plain_text', 'ended',
-           'exception_outcome', 'exit_outcome', 'load_notebook', 'inject', 'write_notebook', 'save_executed',
-           'mark_pending', 'mark_completed', 'mark_ended', 'Talk', 'Engine', 'execute']
+           'exception_outcome', 'exit_outcome', 'save_executed', 'Talk', 'Engine', 'execute']
 
 # %% ../../nbs/90_flow/06_engine.ipynb #9d7bebf7
 import asyncio
@@ -15,13 +14,19 @@ import signal
 import time
 import traceback
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import WorkbenchError
-from ..core.files import write_atomic
 from ..core.memory import memory_mb, oom_kills
-from .notebooks import read_notebook
+from .kernels import UNKNOWN
+from mlworkbench.flow.notebooks import (
+    load_notebook,
+    mark_completed,
+    mark_ended,
+    mark_pending,
+    mark_running,
+    write_notebook,
+)
 
 # %% ../../nbs/90_flow/06_engine.ipynb #a3fafd97
 GRACE_S = 3.0  # between the interrupt and the kill
@@ -46,7 +51,7 @@ def describe_exit(
     code: int | None,  # as subprocess gives it: negative for a signal
 ) -> str:
     "An exit status in words."
-    if code is None:
+    if code is None or code == UNKNOWN:
         return "its exit status is not known"
     if code >= 0:
         return f"it ended with exit status {code}"
@@ -99,41 +104,7 @@ def exit_outcome(
     status = "killed" if code is not None and code < 0 and -code not in CRASHES else "kernel_died"
     return ended(status, "DeadKernelError", f"{who} is gone: {describe_exit(code)}", **where)
 
-# %% ../../nbs/90_flow/06_engine.ipynb #8500c538
-def load_notebook(
-    path: Path,
-    injected: str = "",  # the text of the cell of injected parameters
-    params: dict | None = None,  # kept in the notebook's metadata
-):  # a nbformat NotebookNode
-    "Read the notebook that is to run, without nbformat's slow validation."
-    from nbformat.v4.convert import upgrade
-    from nbformat.v4.nbjson import JSONReader
-
-    nb = upgrade(JSONReader().to_notebook(read_notebook(path)))
-    kept = {"input_path": str(path), "parameters": params or {}, "default_parameters": {}}
-    nb.metadata.papermill = {**kept, "environment_variables": {}}
-    if injected:
-        inject(nb, injected)
-    return nb
-
-
-def inject(nb, text):
-    "Put the given parameters after their defaults, in place of those of an earlier run."
-    from nbformat.v4 import new_code_cell
-
-    nb.cells = [cell for cell in nb.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    tagged = [n for n, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", [])]
-    cell = new_code_cell(text, metadata={"tags": ["injected-parameters"]})
-    nb.cells.insert(tagged[0] + 1 if tagged else 0, cell)
-
-
-def write_notebook(nb, path):
-    "Write a notebook in one piece, without nbformat's slow validation."
-    from nbformat.v4 import writes
-
-    write_atomic(Path(path), writes(nb))
-
-
+# %% ../../nbs/90_flow/06_engine.ipynb #e8ed7ace
 def save_executed(nb, save, outcome):
     "The last save; where it fails, the notebook without outputs still says what happened."
     try:
@@ -150,44 +121,11 @@ def save_executed(nb, save, outcome):
         why = error.strerror or str(error)
         return outcome | ended("failed", "OSError", f"the executed notebook cannot be saved: {why}")
 
-# %% ../../nbs/90_flow/06_engine.ipynb #61245c8b
-def mark_pending(nb):
-    "As papermill marks a notebook that is about to run."
-    nb.metadata.setdefault("papermill", {})
-    nb.metadata.papermill |= {"start_time": _now(), "end_time": None, "duration": None, "exception": None}
-    for cell in nb.cells:
-        facts = {"exception": None, "start_time": None, "end_time": None, "duration": None}
-        cell.metadata.papermill = {**facts, "status": "pending" if cell.cell_type == "code" else "completed"}
-        if cell.cell_type == "code":
-            cell.execution_count, cell.outputs = None, []
-
-
-def mark_completed(cell, status="completed"):
-    facts = cell.metadata.papermill
-    facts |= {"status": status, "exception": status == "failed", "end_time": _now()}
-    facts["duration"] = _seconds(facts["start_time"], facts["end_time"])
-
-
-def mark_ended(nb, cell, error):
-    if error is not None and cell is not None and nb.cells[cell].metadata.papermill["start_time"]:
-        mark_completed(nb.cells[cell], "failed")
-    facts = nb.metadata.papermill
-    facts |= {"end_time": _now(), "exception": error is not None or None}
-    facts["duration"] = _seconds(facts["start_time"], facts["end_time"])
-
-
-def _now():
-    return datetime.now(UTC).isoformat()
-
-
-def _seconds(start, end):
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-
 # %% ../../nbs/90_flow/06_engine.ipynb #044545ee
 class Talk:
     "A conversation with one kernel."
 
-    def __init__(self, kernel, nb, changed):
+    def __init__(self, kernel, nb, changed, **options):
         import zmq
         from jupyter_client.asynchronous import AsyncKernelClient
         from nbclient import NotebookClient
@@ -197,7 +135,7 @@ class Talk:
         self.channels.context.setsockopt(zmq.RECONNECT_IVL, 10)  # ms; it may not listen yet
         self.channels.load_connection_file(kernel.connection)
         # a live kernel always says that it is idle again: outputs are never given up
-        self.client = NotebookClient(nb, timeout=None, iopub_timeout=10**6)
+        self.client = NotebookClient(nb, **{"iopub_timeout": 10**6, **options, "timeout": None})
         self.client.kc, hear = self.channels, self.client.process_message
 
         def heard(message, cell, number):
@@ -252,8 +190,10 @@ class Engine:
         tell=lambda *event: None,  # called with what happens: ("cell", number, of)
         limits: dict | None = None,  # timeout_s, cell_timeout_s, memory_mb
         heard=lambda output: None,  # called with each output
+        **options,  # of nbclient.NotebookClient
     ):
         self.nb, self.kernel, self.save, self.tell, self.heard = nb, kernel, save, tell, heard
+        self.options = options
         self.limits = {key: value for key, value in (limits or {}).items() if value}
         self.cell, self.number, self.over, self.why, self.kill_at = None, 0, False, "", None
         self.changed, self.save_at, self.saves, self.peak = False, 0.0, [0, 0.0], 0.0
@@ -269,7 +209,7 @@ class Engine:
         "Run all cells; what the notebook does is in the outcome, not raised."
         mark_pending(self.nb)
         self.save_now()
-        talk = Talk(self.kernel, self.nb, self.on_output)
+        talk = Talk(self.kernel, self.nb, self.on_output, **self.options)
         watch, work = asyncio.ensure_future(self.watch()), asyncio.ensure_future(self.work(talk))
         try:
             await asyncio.wait({watch, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -280,7 +220,8 @@ class Engine:
             await talk.end()
         except asyncio.CancelledError:  # Ctrl-C in a process of papermill's
             self.stop("interrupted")
-            outcome = self.stopped()
+            await asyncio.wait({watch, work}, return_when=asyncio.FIRST_COMPLETED)
+            outcome = self.judge(work)
         finally:
             work.cancel()
             watch.cancel()
@@ -306,7 +247,7 @@ class Engine:
                 break
             cell, self.cell_begun = self.nb.cells[self.cell], time.monotonic()
             self.tell("cell", self.number, len(code))
-            cell.metadata.papermill |= {"status": "running", "exception": False, "start_time": _now()}
+            mark_running(cell)
             self.changed = True
             await talk.client.async_execute_cell(cell, self.cell)
             mark_completed(cell)

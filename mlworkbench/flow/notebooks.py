@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['STATUS_TAG', 'read_notebook', 'source', 'code_cells', 'notebook_title', 'check_language', 'write_json',
-           'seal_notebook']
+           'seal_notebook', 'load_notebook', 'inject', 'write_notebook', 'mark_pending', 'mark_running',
+           'mark_completed', 'mark_ended']
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #4ce58da4
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..core.errors import ConfigError, nearest
@@ -124,3 +126,74 @@ def _status_cell(notebook, facts):
     cell = {"cell_type": "markdown", "metadata": {"tags": ["remove_cell", STATUS_TAG]}}
     named = (notebook["nbformat"], notebook.get("nbformat_minor", 0)) >= (4, 5)
     return cell | ({"id": STATUS_TAG} if named else {}) | {"source": "\n\n".join(lines)}
+
+# %% ../../nbs/90_flow/01_notebooks.ipynb #eadbc737
+def load_notebook(
+    path: Path,
+    injected: str = "",  # the text of the cell of injected parameters
+    params: dict | None = None,  # kept in the notebook's metadata
+):  # a nbformat NotebookNode
+    "Read the notebook that is to run, without nbformat's slow validation."
+    from nbformat.v4.convert import upgrade
+    from nbformat.v4.nbjson import JSONReader
+
+    nb = upgrade(JSONReader().to_notebook(read_notebook(path)))
+    kept = {"input_path": str(path), "parameters": params or {}, "default_parameters": {}}
+    nb.metadata.papermill = {**kept, "environment_variables": {}}
+    if injected:
+        inject(nb, injected)
+    return nb
+
+
+def inject(nb, text):
+    "Put the given parameters after their defaults, in place of those of an earlier run."
+    from nbformat.v4 import new_code_cell
+
+    nb.cells = [cell for cell in nb.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    tagged = [n for n, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", [])]
+    cell = new_code_cell(text, metadata={"tags": ["injected-parameters"]})
+    nb.cells.insert(tagged[0] + 1 if tagged else 0, cell)
+
+
+def write_notebook(nb, path):
+    "Write a notebook in one piece, without nbformat's slow validation."
+    from nbformat.v4 import writes
+
+    write_atomic(Path(path), writes(nb))
+
+# %% ../../nbs/90_flow/01_notebooks.ipynb #6b7f9e96
+def mark_pending(nb):
+    "As papermill marks a notebook that is about to run."
+    nb.metadata.setdefault("papermill", {})
+    nb.metadata.papermill |= {"start_time": _now(), "end_time": None, "duration": None, "exception": None}
+    for cell in nb.cells:
+        facts = {"exception": None, "start_time": None, "end_time": None, "duration": None}
+        cell.metadata.papermill = {**facts, "status": "pending" if cell.cell_type == "code" else "completed"}
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = None, []
+
+
+def mark_running(cell):
+    cell.metadata.papermill |= {"status": "running", "exception": False, "start_time": _now()}
+
+
+def mark_completed(cell, status="completed"):
+    facts = cell.metadata.papermill
+    facts |= {"status": status, "exception": status == "failed", "end_time": _now()}
+    facts["duration"] = _seconds(facts["start_time"], facts["end_time"])
+
+
+def mark_ended(nb, cell, error):
+    if error is not None and cell is not None and nb.cells[cell].metadata.papermill["start_time"]:
+        mark_completed(nb.cells[cell], "failed")
+    facts = nb.metadata.papermill
+    facts |= {"end_time": _now(), "exception": error is not None or None}
+    facts["duration"] = _seconds(facts["start_time"], facts["end_time"])
+
+
+def _now():
+    return datetime.now(UTC).isoformat()
+
+
+def _seconds(start, end):
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -21,18 +21,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import ConfigError
+from ..core.forks import CLEAN_PATH, exit_code
 from .engine import exception_outcome, execute, exit_outcome
-from mlworkbench.flow.kernels import (
-    CLEAN_PATH,
-    adopt_environment,
-    exit_code,
-    heavy_imports,
-    preloaded,
-    socket_folder,
-    start_forked,
-    start_plain,
-    write_connection,
-)
+from .kernels import adopt_environment, heavy_imports, preloaded_kernels, socket_folder
+from .kernels import start_forked, start_plain, write_connection
 from .notebooks import code_cells, read_notebook
 
 # %% ../../nbs/90_flow/07_process.ipynb #13a570e8
@@ -115,7 +107,7 @@ def _start(arguments, theirs):
         modules = []  # the step says so
     try:
         call = "mlworkbench.flow.process:run_child"
-        pid, number = preloaded(job["env"]).fork(call, arguments, [theirs.fileno()], modules)
+        pid, number = preloaded_kernels(job["env"]).fork(call, arguments, [theirs.fileno()], modules)
         return pid, lambda: exit_code(number)
     except OSError:
         function = "from mlworkbench.flow.process import run_child"
@@ -146,7 +138,7 @@ def preload(
     for path in notebooks:
         with suppress(ConfigError):
             names += heavy_imports(code_cells(read_notebook(path)))
-    preloaded(env).later(dict.fromkeys(names))
+    preloaded_kernels(env).later(dict.fromkeys(names))
 
 
 def next_events(
