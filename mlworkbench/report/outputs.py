@@ -100,6 +100,7 @@ def figure_html(
     return (
         f'<figure class="mlw-figure">{caption}'
         f'<div class="mlw-plot" role="group" aria-label="{escape(said)}" style="height:{height:.0f}px"></div>'
+        f'<noscript><p class="mlw-absent">{escape(said)}</p></noscript>'
         f'<script type="application/json">{json_html({"data": data, "layout": layout})}</script></figure>'
     )
 
