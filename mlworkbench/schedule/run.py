@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'RECENT', 'Asked', 'reached', 'seen_until', 'find_lost', 'how_it_ended', 'next_try', 'claim_next', 'see_to',
-           'work', 'late', 'run', 'run_now', 'what_failed', 'wait_turn', 'recent_claims', 'run_due']
+           'work', 'late', 'run', 'run_now', 'what_failed', 'wait_turn', 'recent_claims', 'run_due', 'start_schedule']
 
 # %% ../../nbs/95_schedule/04_run.ipynb #a5199e6e
 import time
@@ -14,8 +14,11 @@ from pathlib import Path
 
 from ..core.config import load_settings
 from ..core.errors import RunError, StoreError, WorkbenchError
+from ..flow.notebooks import read_notebook
+from ..flow.parameters import declared
 from ..flow.records import Busy, read_run
 from ..flow.runner import run_project
+from .checks import find_schedule
 from .claims import Claims, new_claim, now_text, read_stamp, work_on
 from .due import choose_time, definition, in_the_way, is_lost, passed_over
 
@@ -292,3 +295,32 @@ def run_due(
             except WorkbenchError as error:  # the other schedules are none the worse for it
                 wrong.append({"schedule": name, "status": "refused", "reason": str(error)})
     return done + wrong
+
+# %% ../../nbs/95_schedule/04_run.ipynb #9519c0c5
+def start_schedule(
+    root: Path,  # the project's folder
+    name: str | None = None,  # of the schedule; may be left out where there is only one
+    only: list[str] = (),  # these of its steps; all, if not given
+    by: str = "hand",  # who starts it, for the record
+    scheduled_for: str | None = None,  # ISO, where it is known
+    wait: bool = True,  # for another run of the project, instead of refusing
+) -> dict:  # as in run.json
+    "Run what a schedule is for, now. Raises `ConfigError`, `Busy`."
+    settings = load_settings(root)
+    name, schedule = find_schedule(settings, name)
+    trigger = {"kind": "schedule", "name": name, "scheduled_for": scheduled_for, "by": by}
+    chosen = {"only": schedule.only, "start": schedule.start, "until": schedule.until}
+    params = schedule.params
+    if only:
+        chosen, params = {"only": list(only)}, _params_of(Path(root), settings, params, only)
+    return run_project(root, **chosen, force=schedule.force, params=params, trigger=trigger, wait=wait)
+
+
+def _params_of(root, settings, params, only):
+    "Those that steps among several know: what is said of others would be an error."
+    known = set()
+    for step in settings.steps:
+        if step.name in only:
+            names = [one.name for one in declared(read_notebook(root / step.notebook))]
+            known |= {step.name, *names, *(f"{step.name}.{name}" for name in names)}
+    return {key: value for key, value in params.items() if key in known}
