@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
 import resource
 import signal
+import socket
 import subprocess
+import sys
+import urllib.request
+from html import unescape
 
 import polars as pl
 import psutil
@@ -19,11 +24,13 @@ from flow_project import (
     statuses,
     step_of,
     wait_for,
+    write_notebook,
     write_project,
 )
 
 from mlworkbench.core.project import Project
-from mlworkbench.flow.records import lock_holder
+from mlworkbench.core.words import status_words
+from mlworkbench.flow.records import lock_holder, unsettled_runs
 from mlworkbench.flow.runner import run_project
 
 # Writes a table and then waits, so that whoever publishes too early is caught; says which process it is.
@@ -46,31 +53,41 @@ def kernel_pid(root):
     return int(wait_for(lambda: path.exists() and path.read_text()))
 
 
-def assert_told_everywhere(root, record, status, *words):
-    """run.json, the executed notebook and the page agree; nothing was published."""
+def assert_told_everywhere(root, record, status, *words, stopped=True):
+    """run.json, the table `runs`, the executed notebook and the page agree; nothing was published."""
+    assert newest_record(root) == {key: value for key, value in record.items() if key != "gallery"}
+    rows = Project(root).store.read("runs").filter(pl.col("run") == record["run"]).sort("step").collect()
+    assert dict(rows.select("step", "status").rows()) == statuses(record)
+    assert rows["run_status"].unique().to_list() == [record["status"]]
     step = step_of(record, "1_in")
+    assert step["status"] == status and step["writes"] == {} and step["ended"]
+    error = step["error"]
+    said = f"{error['name']}: {error['message']}" if error else None
+    assert rows["error"][0] == said and all(word in (said or step["reason"]) for word in words), step
     folder = root / "runs" / record["run"]
-    assert step["status"] == status and step["writes"] == {}
-    assert all(word in step["error"]["message"] for word in words), step["error"]
     sealed = json.loads((folder / "1_in.ipynb").read_text())
-    assert sealed["metadata"]["mlworkbench"]["status"] == status
-    assert sealed["metadata"]["mlworkbench"]["error"] == step["error"]
+    facts = sealed["metadata"]["mlworkbench"]
+    assert (facts["status"], facts["error"]) == (status, error)
+    badge = status_words(status)["text"]
+    assert badge in "".join(sealed["cells"][0]["source"])
     ran = [cell["metadata"]["papermill"]["status"] for cell in sealed["cells"] if cell["cell_type"] == "code"]
-    assert "failed" in ran and "running" not in ran and ran[-1] == "pending"
-    assert step["html"] == "1_in.html" and (folder / "1_in.html").stat().st_size > 1000
-    assert newest_record(root)["status"] == record["status"]
-    assert not Project(root).store.exists("raw") and lock_holder(root) is None
+    assert "running" not in ran and (not stopped or ("failed" in ran and ran[-1] == "pending"))
+    page = unescape((folder / step["html"]).read_text())
+    top = re.sub(r"<[^>]*>", " ", page[page.index("<h1") : page.index("<h1") + 4000])
+    assert badge in top and ([*error["message"].splitlines(), ""][0] if error else step["reason"]) in top
+    assert not Project(root).store.exists("raw")
+    assert lock_holder(root) is None and unsettled_runs(root) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "status", "words"),
     [
-        ("os._exit(7)", ["exit status 7"]),
-        ("os.kill(os.getpid(), signal.SIGKILL)", ["SIGKILL"]),
-        ("import ctypes; ctypes.string_at(0)", ["SIGSEGV"]),
+        ("os._exit(7)", "kernel_died", ["exit status 7"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed", ["SIGKILL"]),
+        ("import ctypes; ctypes.string_at(0)", "kernel_died", ["SIGSEGV"]),
     ],
 )
-def test_a_kernel_that_dies(tmp_path, code, words):
+def test_a_kernel_that_dies(tmp_path, code, status, words):
     write = 'step.write("raw", pl.DataFrame({"x": [1]}))'
     root = write_project(
         tmp_path,
@@ -80,9 +97,58 @@ def test_a_kernel_that_dies(tmp_path, code, words):
     record = run_project(root)
     assert record["status"] == "failed" and statuses(record)["2_next"] == "blocked"
     assert step_of(record, "1_in")["error"]["cell"] == 4
-    assert_told_everywhere(root, record, "kernel_died", *words)
+    assert_told_everywhere(root, record, status, *words)
     if "SIGSEGV" in words:  # the kernel's last words
         assert "Segmentation fault" in step_of(record, "1_in")["error"]["traceback"]
+
+
+def test_a_step_that_takes_more_memory_than_it_may(tmp_path):
+    hungry = 'step.write("raw", pl.DataFrame({"x": [1]}))\nhoard = bytearray(700_000_000)\ntime.sleep(120)'
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "memory_mb": 500, "code": [hungry, "1"]},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+    )
+    record = run_project(root)
+    assert_told_everywhere(root, record, "kernel_died", "memory", "500")
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "raise SystemExit(3)", "import nowhere"])
+def test_a_cell_that_fails(tmp_path, code):
+    write = 'step.write("raw", pl.DataFrame({"x": [1]}))'
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": [write, code, "1"]},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+    )
+    record = run_project(root)
+    assert record["status"] == "failed" and statuses(record)["2_next"] == "blocked"
+    assert_told_everywhere(root, record, "failed")
+
+
+def test_a_step_that_its_findings_stop(tmp_path):
+    report = (
+        "from mlworkbench.core.findings import finding, make_findings\n"
+        'step.write("raw", pl.DataFrame({"x": [1]}))\n'
+        'step.report(make_findings([finding("unique", "raw", "fail", "3 keys occur twice", 3, 0)]))'
+    )
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": [report]},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+    )
+    record = run_project(root)
+    assert record["status"] == "gated" and statuses(record)["2_next"] == "blocked"
+    assert_told_everywhere(root, record, "gated", "3 keys occur twice", stopped=False)
+
+
+def test_a_cell_that_takes_longer_than_a_cell_may(tmp_path):
+    slow = 'step.write("raw", pl.DataFrame({"x": [1]}))\ntime.sleep(120)'
+    keys = {"name": "1_in", "writes": ["raw"], "cell_timeout_s": 2, "timeout_s": 100}
+    root = write_project(tmp_path, keys | {"code": ["time.sleep(1.5)", slow, "1"]})
+    record = run_project(root)
+    assert step_of(record, "1_in")["error"]["cell"] == 4
+    assert_told_everywhere(root, record, "timed_out", "2 s", "cell_timeout_s")
 
 
 def test_time_that_runs_out_although_the_notebook_does_not_listen(tmp_path):
@@ -101,7 +167,9 @@ def test_a_notebook_stopped_in_time_shows_where_it_was(tmp_path):
     assert not is_alive(kernel_pid(root))
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
 def test_a_runner_that_is_told_to_stop(tmp_path, number, word):
     root = waiting(tmp_path)
     runner = begin(root, "run", start_new_session=True)
@@ -111,7 +179,6 @@ def test_a_runner_that_is_told_to_stop(tmp_path, number, word):
     assert "Traceback" not in err and not is_alive(kernel)
     assert statuses(record)["2_next"] == "blocked"
     assert_told_everywhere(root, record, "interrupted", "stopped")
-    assert Project(root).store.read("runs").collect()["status"].to_list() == ["interrupted", "blocked"]
 
 
 def test_a_runner_that_is_told_to_stop_before_the_first_cell(tmp_path):
@@ -126,28 +193,30 @@ def test_a_runner_that_is_told_to_stop_before_the_first_cell(tmp_path):
     assert newest_record(root)["status"] == "interrupted" and lock_holder(root) is None
 
 
-def test_a_kernel_that_is_interrupted_or_killed_from_outside(tmp_path):
+@pytest.mark.parametrize("engine", ["preloaded", "plain"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_kernel_that_is_interrupted_or_killed_from_outside(tmp_path, number, engine):
     root = waiting(tmp_path)
-    runner = begin(root, "run")
-    os.kill(kernel_pid(root), signal.SIGINT)
+    runner = begin(root, "run", "--engine", engine)
+    os.kill(kernel_pid(root), number)
     record = json.loads(runner.communicate(timeout=60)[0])
-    assert runner.returncode == 130 and record["reason"] == ""
-    assert_told_everywhere(root, record, "interrupted")
-    (root / "pid").unlink()
-    runner = begin(root, "run")
-    os.kill(kernel_pid(root), signal.SIGKILL)
-    record = json.loads(runner.communicate(timeout=60)[0])
-    assert runner.returncode == 1
-    assert_told_everywhere(root, record, "kernel_died", "SIGKILL")
+    assert record["engine"] == engine and record["reason"] == ""
+    if number == signal.SIGINT:
+        assert runner.returncode == 130
+        assert_told_everywhere(root, record, "interrupted")
+    else:
+        assert runner.returncode == 1
+        assert_told_everywhere(root, record, "killed", number.name)
 
 
-def test_the_process_of_a_step_is_killed(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_process_of_a_step_is_killed(tmp_path, number):
     root = waiting(tmp_path)
     runner = begin(root, "run")
     kernel = kernel_pid(root)
-    os.kill(psutil.Process(kernel).ppid(), signal.SIGKILL)
+    os.kill(psutil.Process(kernel).ppid(), number)
     record = json.loads(runner.communicate(timeout=60)[0])
-    assert_told_everywhere(root, record, "kernel_died", "SIGKILL")
+    assert_told_everywhere(root, record, "killed", number.name)
     wait_for(lambda: not is_alive(kernel))
 
 
@@ -159,9 +228,23 @@ def test_a_runner_that_is_killed_takes_its_kernels_along_and_is_found_out(tmp_pa
     runner.communicate()
     wait_for(lambda: not is_alive(kernel))
     code, record, _ = call(root, "status")
-    assert code == 0 and record["status"] == "interrupted" and record["reason"] == "The runner was killed."
-    assert statuses(record) == {"1_in": "interrupted", "2_next": "blocked"}
-    assert not Project(root).store.exists("raw")
+    assert code == 0 and record["status"] == "lost" and record["reason"] == "The runner was killed."
+    assert statuses(record) == {"1_in": "lost", "2_next": "blocked"}
+    assert_told_everywhere(root, record, "lost", "the runner was killed", stopped=False)
+
+
+def test_a_lost_run_is_found_by_the_next_one(tmp_path):
+    root = waiting(tmp_path)
+    runner = begin(root, "run")
+    kernel_pid(root)
+    runner.kill()
+    runner.communicate()
+    write_notebook(root, "1_in", 'step.write("raw", pl.DataFrame({"x": [2]}))')
+    record = run_project(root)
+    assert statuses(record) == {"1_in": "succeeded", "2_next": "succeeded"}
+    rows = Project(root).store.read("runs").sort("run", "step").collect()
+    assert rows["status"].to_list() == ["lost", "blocked", "succeeded", "succeeded"]
+    assert rows["run_status"].to_list() == ["lost", "lost", "succeeded", "succeeded"]
 
 
 def stuck_while_publishing(root):
@@ -179,18 +262,19 @@ def stuck_while_publishing(root):
     return runner, publisher
 
 
-def assert_half_published(root, record, status):
+def assert_taken_back(root, record, status):
     step = step_of(record, "1_in")
-    assert (step["status"], step["writes"]) == (status, {"a": 0})
-    assert "Stopped while publishing: 'a' is published, 'b' is not." in step["reason"]
-    assert newest_record(root)["steps"][0]["writes"] == {"a": 0} and not Project(root).store.exists("b")
+    assert (step["status"], step["writes"], step["undone"]) == (status, {}, True)
+    assert "'a' had been published already and was taken back." in step["reason"]
+    assert newest_record(root)["steps"][0] == step
+    assert not {"a", "b"} & set(Project(root).store.tables()) and unsettled_runs(root) == []
 
 
 def test_a_process_killed_while_it_publishes(tmp_path):
     runner, publisher = stuck_while_publishing(tmp_path)
     os.kill(publisher, signal.SIGKILL)
     record = json.loads(runner.communicate(timeout=60)[0])
-    assert_half_published(tmp_path, record, "kernel_died")
+    assert_taken_back(tmp_path, record, "killed")
 
 
 def test_one_ctrl_c_lets_a_step_publish_and_the_second_does_not(tmp_path):
@@ -202,7 +286,7 @@ def test_one_ctrl_c_lets_a_step_publish_and_the_second_does_not(tmp_path):
     assert is_alive(publisher)
     code, record, _ = end(runner, signal.SIGINT)
     assert code == 130
-    assert_half_published(tmp_path, record, "interrupted")
+    assert_taken_back(tmp_path, record, "interrupted")
 
 
 def test_a_runner_killed_while_a_step_publishes(tmp_path):
@@ -210,9 +294,32 @@ def test_a_runner_killed_while_a_step_publishes(tmp_path):
     runner.kill()
     runner.wait(timeout=60)
     _, record, _ = call(tmp_path, "status")
-    os.kill(publisher, signal.SIGKILL)
     runner.communicate(timeout=60)
-    assert_half_published(tmp_path, record, "interrupted")
+    assert not is_alive(publisher)
+    assert_taken_back(tmp_path, record, "lost")
+
+
+def test_a_step_that_appends_and_dies_after_its_commit_appends_once(tmp_path):
+    append = 'step.write("raw", pl.DataFrame({"x": [step.run]}), mode="append")'
+    block = (
+        '\nif not os.path.exists("tried"):\n'
+        '    open("tried", "w").close()\n'
+        '    step.write("b", pl.DataFrame({"x": [2]}))\n'
+        "    import json, pathlib\n"
+        '    staged = next(pathlib.Path("runs").glob("*/.work/1_in/staged"))\n'
+        '    (staged / json.loads((staged / "writes.json").read_text())[1]["file"]).write_text("no parquet")'
+    )
+    keys = {"name": "1_in", "writes": ["raw", "b"], "retries": 1, "retry_delay_s": 0}
+    root = write_project(tmp_path, keys | {"code": [append]})
+    first = run_project(root)
+    assert "did not: there is none yet" in first["warnings"][0] and "'b'" in first["warnings"][0]
+    write_notebook(root, "1_in", append + block)
+    record = run_project(root)
+    step = step_of(record, "1_in")
+    assert [one["status"] for one in step["attempts_log"]] == ["failed", "succeeded"]
+    store = Project(root).store
+    assert store.read("raw").collect()["x"].sort().to_list() == [first["run"], record["run"]]
+    assert store.history("raw")["mode"].to_list() == ["append", "restore", "append", "append"]
 
 
 def test_a_folder_for_temporary_files_with_a_long_name(tmp_path):
@@ -298,6 +405,67 @@ def test_a_notebook_too_big_to_be_saved_does_not_publish(tmp_path):
 
 def test_a_store_that_refuses_the_records_is_a_warning(tmp_path):
     root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "code": ["1"]})
-    Project(root).store.write("runs", pl.DataFrame({"something": ["else"]}))
+    store = Project(root).store
+    store.write("runs", pl.DataFrame({"run": ["old"], "status": [1]}))
     record = run_project(root)
     assert record["status"] == "succeeded" and "runs and findings were not written" in record["warnings"][0]
+    store.write("runs", pl.DataFrame({"run": ["old"], "status": ["mended"]}), evolve=True)
+    write_notebook(root, "1_in", "2", head=PLAIN)
+    again = run_project(root)  # rows that could not be written are written then
+    assert again["warnings"] == [] and unsettled_runs(root) == []
+    assert sorted(store.read("runs").collect()["run"]) == [record["run"], again["run"], "old"]
+
+
+@pytest.fixture
+def server():
+    """An S3-like server, which a test may end."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process.url = f"http://127.0.0.1:{port}"
+
+    def answers():
+        try:
+            return urllib.request.urlopen(process.url, timeout=1).close() is None
+        except OSError:
+            return False
+
+    wait_for(answers)
+    urllib.request.urlopen(urllib.request.Request(f"{process.url}/bench", method="PUT")).close()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_store_that_goes_away_while_a_step_runs(tmp_path, server):
+    wait = (
+        'step.write("raw", pl.DataFrame({"x": [1]}))\nopen("pid", "w").write(str(os.getpid()))\n'
+        'while not os.path.exists("gone"):\n    time.sleep(0.05)'
+    )
+    options = {"AWS_ENDPOINT_URL": server.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    options |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": [wait]},
+        {"name": "2_next", "reads": ["raw"], "code": ["1"]},
+        store="s3://bench/small",
+    )
+    with open(root / "workbench.toml", "a") as file:
+        file.write("[project.storage_options]\n")
+        file.writelines(f'{key} = "{value}"\n' for key, value in options.items())
+    runner = begin(root, "run")
+    kernel_pid(root)
+    server.kill()
+    server.wait()
+    (root / "gone").touch()
+    out, err = runner.communicate(timeout=120)
+    record = json.loads(out)
+    step = step_of(record, "1_in")
+    assert runner.returncode == 1 and record["status"] == "failed" and "Traceback" not in err
+    assert (step["status"], step["undone"]) == ("failed", False) and "not known" in step["reason"]
+    assert statuses(record)["2_next"] == "blocked" and unsettled_runs(root) == [record["run"]]
+    assert "were not written" in " ".join(record["warnings"])
+    sealed = json.loads((root / "runs" / record["run"] / "1_in.ipynb").read_text())
+    assert sealed["metadata"]["mlworkbench"]["status"] == "failed"
