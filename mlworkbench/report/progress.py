@@ -65,13 +65,14 @@ def run_going_on(
 
 
 def _is_process(pid):
+    "Asking for the lock itself could get in the way of a runner that is about to take it."
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # not only unburied
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except OSError:  # somebody else's, or a system without /proc
         return True
-    return True
 
 
 def _is_locked(file):
