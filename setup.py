@@ -44,6 +44,7 @@ setup(
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "papermill.engine": ["mlworkbench=mlworkbench.flow.papermill:PapermillEngine"],
+        "nbconvert.exporters": ["mlworkbench=mlworkbench.report.exporter:PageExporter"],
     },
     zip_safe=False,
 )

@@ -25,7 +25,11 @@ def report_command(args):
         notebook = runs / record["run"] / f"{step['name']}.ipynb"
         if notebook.exists():
             pages.append(
-                str(render_page(notebook, notebook.with_suffix(".html"), {"run": head, "step": step}))
+                str(
+                    render_page(
+                        notebook, notebook.with_suffix(".html"), {"run": head, "step": step}, args.code
+                    )
+                )
             )
     gallery = write_gallery(runs)
     say(args, f"Wrote {len(pages)} pages of run {record['run']}\nReports: {gallery.absolute().as_uri()}")
@@ -83,8 +87,11 @@ def add_commands(
     "Declare the commands of this module."
     report = command(add, report_command, "report", "Render the pages of a run and the gallery again.", """
   mlworkbench report
-  mlworkbench report 20261121-040512-a1b2""")  # fmt: skip
+  mlworkbench report 20261121-040512-a1b2
+  mlworkbench report --no-code""")  # fmt: skip
     add_run_name(report)
+    say_code = "leave code, tracebacks and messages out of the files, for readers outside"
+    report.add_argument("--no-code", dest="code", action="store_false", help=say_code)
     check = command(add, check_command, "check", "Say what is wrong with a project, without running anything.", """
   mlworkbench check
   mlworkbench check --project ~/late --json""")  # fmt: skip
