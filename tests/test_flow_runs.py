@@ -12,7 +12,7 @@ from flow_project import HANDLE, PLAIN, call, command, statuses, step_of, write_
 from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.project import Project
 from mlworkbench.flow.plan import make_plan, overall_status
-from mlworkbench.flow.records import project_lock, read_run
+from mlworkbench.flow.records import mark_unsettled, now, project_lock, read_run, seconds_between
 from mlworkbench.flow.runner import Run, reasons_now, run_project, stop
 
 
@@ -182,7 +182,7 @@ def test_a_failing_cell_publishes_nothing_and_is_repeated_next_time(tmp_path):
     assert Project(root).store.read("raw").collect()["x"].to_list() == [1, 2]
     executed = json.loads((root / "runs" / record["run"] / "1_in.ipynb").read_text())
     assert executed["metadata"]["mlworkbench"]["status"] == "failed"
-    assert [c["metadata"]["papermill"]["status"] for c in executed["cells"]][-2:] == ["failed", "pending"]
+    assert [c["metadata"]["papermill"]["status"] for c in executed["cells"][1:]][-2:] == ["failed", "pending"]
     assert reasons(root) == {"1_in": "its code has changed"}
 
 
@@ -194,7 +194,9 @@ def test_a_retry_starts_afresh(tmp_path):
         'step.record(**{"again" if tried else "first": 1})\n'
         'assert tried, "not yet"'
     )
-    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "retries": 1, "retry_delay_s": 0, "code": [flaky]})
+    root = write_project(
+        tmp_path, {"name": "1_in", "writes": ["raw"], "retries": 1, "retry_delay_s": 0, "code": [flaky]}
+    )
     record = run_project(root)
     step = step_of(record, "1_in")
     assert (step["status"], step["attempts"], step["metrics"]) == ("succeeded", 2, {"again": 1})
@@ -207,7 +209,9 @@ FAILS = 'n = len(os.listdir("tries"))\nos.mkdir(f"tries/{n}")\nassert False, f"t
 
 
 def test_the_reason_is_that_of_the_last_attempt(tmp_path):
-    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "retry_delay_s": 0, "code": [FAILS]})
+    root = write_project(
+        tmp_path, {"name": "1_in", "head": PLAIN, "retries": 1, "retry_delay_s": 0, "code": [FAILS]}
+    )
     (root / "tries").mkdir()
     record = run_project(root)
     step = step_of(record, "1_in")
@@ -235,6 +239,161 @@ def test_a_run_stopped_between_two_attempts(tmp_path):
     assert step["ended"] and step["reason"] == (
         "Attempt 1 of 2 ended with AssertionError: try 0. The run was stopped before the next attempt."
     )
+
+
+def test_a_step_that_waits_for_its_next_attempt_holds_up_no_other(tmp_path):
+    flaky = {"name": "1_flaky", "head": PLAIN, "retries": 2, "retry_delay_s": 1.5, "code": [FAILS]}
+    root = write_project(tmp_path, flaky, {"name": "2_other", "head": PLAIN, "code": ["1"]})
+    (root / "tries").mkdir()
+    seen, delays = [], []
+
+    def listen(record):
+        one, other = record["steps"]
+        seen.append((one["status"], one["attempts"], other["status"]))
+        if one["status"] == "pending" and one["attempts"] == len(delays) + 1:
+            delays.append(seconds_between(now(), one["retry_at"]))
+
+    record = run_project(root, jobs=1, listen=listen)
+    assert ("pending", 1, "running") in seen
+    step = step_of(record, "1_flaky")
+    assert (step["attempts"], step["of_attempts"]) == (3, 3)
+    assert [one["error"] for one in step["attempts_log"]] == [f"AssertionError: try {n}" for n in range(3)]
+    assert 1.0 < delays[0] <= 1.5 and 2.5 < delays[1] <= 3.0  # what is left of 1.5 s and of twice that
+    rows = Project(root).store.read("runs").sort("step").collect()
+    assert rows["attempts"].to_list() == [3, 1] and rows["run_status"].to_list() == ["failed"] * 2
+
+
+def test_what_repeating_cannot_mend_is_not_repeated(tmp_path):
+    keys = {"head": PLAIN, "retries": 3, "retry_delay_s": 0}
+    root = write_project(tmp_path, {"name": "1_in", "code": ["undefined_name"], **keys})
+    step = step_of(run_project(root), "1_in")
+    assert (step["status"], step["attempts"], len(step["attempts_log"])) == ("failed", 1, 1)
+
+
+@pytest.mark.parametrize("code", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(100)"])
+def test_a_retry_after_an_end_without_an_exception(tmp_path, code):
+    once = f"if not os.path.exists('tried'):\n    open('tried', 'w').close()\n    {code}"
+    keys = {"retries": 1, "retry_delay_s": 0, "timeout_s": 4}
+    root = write_project(tmp_path, {"name": "1_in", "head": PLAIN, "code": [once], **keys})
+    step = step_of(run_project(root), "1_in")
+    first = {"os._exit(3)": "kernel_died", "time.sleep(100)": "timed_out"}.get(code, "killed")
+    assert [one["status"] for one in step["attempts_log"]] == [first, "succeeded"]
+
+
+def test_steps_that_run_together_fit_into_the_memory_and_one_that_never_fits_runs_alone(tmp_path):
+    work = {"head": PLAIN, "code": ["time.sleep(0.5)"]}
+    root = write_project(
+        tmp_path,
+        *({"name": name, "memory_mb": 600, **work} for name in ("1_a", "2_b")),
+        {"name": "3_small", **work},
+        {"name": "4_big", "memory_mb": 2000, **work},
+    )
+    seen = []
+
+    def listen(record):
+        seen.append({step["name"] for step in record["steps"] if step["status"] == "running"})
+
+    record = run_project(root, jobs=4, memory_mb=1000, listen=listen)
+    assert set(statuses(record).values()) == {"succeeded"}
+    assert {"1_a", "3_small"} in seen and not any({"1_a", "2_b"} <= running for running in seen)
+    assert all(running == {"4_big"} for running in seen if "4_big" in running)
+    assert record["warnings"] == ["step '4_big' may use 2,000 MB, but there are 1,000 MB: it runs alone"]
+
+
+def test_what_steps_print_at_the_same_time_stays_apart(tmp_path):
+    shout = 'for n in range(300):\n    print("{0}" * 50)\n    os.write(2, b"{0}" * 50 + b"\\n")'
+    names = ("a", "b")
+    root = write_project(
+        tmp_path, *({"name": name, "head": PLAIN, "code": [shout.format(name)]} for name in names)
+    )
+    record = run_project(root, jobs=2)
+    for name in names:
+        folder = root / "runs" / record["run"]
+        printed = [line for line in (folder / f"{name}.log").read_text().splitlines() if line]
+        executed = json.loads((folder / f"{name}.ipynb").read_text())
+        outputs = [
+            text for cell in executed["cells"] for out in cell.get("outputs", []) for text in out["text"]
+        ]
+        assert set(printed) | set("".join(outputs).split()) == {name * 50}
+
+
+def test_what_an_unsuccessful_step_left_behind_is_taken_back_before_anything_reads_it(tmp_path):
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": ['step.write("raw", pl.DataFrame({"x": [1]}))']},
+        {"name": "2_next", "reads": ["raw"], "code": ['step.record(x=step.read("raw").collect()["x"][-1])']},
+    )
+    first = run_project(root)
+    store, path = Project(root).store, root / "runs" / first["run"] / "run.json"
+    # as a run leaves it whose store went away while it published, and came back
+    store.write("raw", pl.DataFrame({"x": [666]}), run=first["run"])
+    broken = json.loads(path.read_text()) | {"status": "failed"}
+    broken["steps"][0] |= {"status": "failed", "undone": False, "before": {"raw": 0}}
+    path.write_text(json.dumps(broken))
+    mark_unsettled(root, first["run"])
+    record = run_project(root, only=["2_next"], force=True)
+    assert step_of(record, "2_next")["metrics"] == {"x": 1}
+    settled = read_run(root / "runs", first["run"])["steps"][0]
+    assert (
+        settled["undone"] is True
+        and "'raw' had been published already and was taken back." in settled["reason"]
+    )
+
+
+def test_steps_that_nobody_needs_are_told_before_anything_starts(tmp_path):
+    write = 'step.write("{0}", pl.DataFrame({{"x": [1]}}))'
+    root = write_project(
+        tmp_path,
+        {"name": "1_in", "writes": ["raw"], "code": [write.format("raw")]},
+        {"name": "2_stale", "reads": ["raw"], "writes": ["stale"], "code": [write.format("stale")]},
+        {"name": "3_clean", "reads": ["raw"], "writes": ["clean"], "code": [write.format("clean")]},
+        {"name": "4_report", "reads": ["clean"], "code": ["1"]},
+    )
+    code, answer, _ = call(root, "check")
+    (warning,) = answer["warnings"]
+    assert code == 0 and "no step reads 'stale', which step '2_stale' writes" in warning
+    told = []
+    record = run_project(root, listen=lambda record: told.append(list(record["warnings"])))
+    assert told[0] == [warning] == record["warnings"]
+    assert read_run(root / "runs", record["run"])["warnings"] == [warning]
+    code, data, _ = call(root, "graph")
+    assert [(step["name"], step["status"]) for step in data["steps"]] == [
+        (name, "succeeded") for name in ("1_in", "2_stale", "3_clean", "4_report")
+    ]
+    drawn = subprocess.run(command("graph", "--project", root), capture_output=True, text=True, check=True)
+    assert [line.split()[0][0] for line in drawn.stdout.splitlines()] == ["●", "├", "●", "●", "●", "W"]
+
+
+def test_why_tells_all_that_has_changed_and_shows_the_code(tmp_path):
+    clean = 'limit = 1\nstep.write("clean", step.read("raw").filter(pl.col("x") > limit))'
+    steps = [
+        {"name": "1_in", "writes": ["raw"], "code": ['step.write("raw", pl.DataFrame({"x": [1, 2]}))']},
+        {
+            "name": "2_clean", "reads": ["raw"], "writes": ["clean"], "files": ["rules.toml"],
+            "params_cell": "depth = 1", "params": {"depth": 4}, "code": [clean],
+        },
+    ]  # fmt: skip
+    (tmp_path / "rules.toml").write_text("a = 1")
+    root = write_project(tmp_path, *steps)
+    record = run_project(root)
+    said = subprocess.run(command("why", "2_clean", "--project", root), capture_output=True, text=True)
+    assert said.stdout == f"2_clean: nothing has changed; it would be reused from run {record['run']}.\n"
+    steps[1] |= {"params": {"depth": 6}, "code": [clean.replace("limit = 1", "limit = 2")]}
+    write_project(root, *steps)
+    (root / "rules.toml").write_text("a = 2")
+    (root / "uv.lock").write_text("polars 2.1")
+    Project(root).store.write("raw", pl.DataFrame({"x": [9]}))
+    _, answer, _ = call(root, "why", "2_clean")
+    assert answer["reasons"] == [
+        "'raw' has changed from version 0 to 1",
+        "parameter 'depth' has changed from 4 to 6",
+        "'rules.toml' has changed",
+        "its code has changed",
+        "'uv.lock' has changed",
+    ]
+    assert answer["code"] == ["code cell 3:", "- limit = 1", "+ limit = 2"]
+    assert list(answer["before"]) == ["1_in"]
+    assert not {"why", "none"} & set(os.listdir(root / "runs"))
 
 
 def test_an_object_store_that_cannot_be_reached(tmp_path):
