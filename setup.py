@@ -37,7 +37,9 @@ setup(
     ],
     packages=find_packages(include=["mlworkbench", "mlworkbench.*"]),
     # the pipeline notebooks: mlworkbench/pipelines is a link to nbs/pipelines, so there is one copy
-    package_data={"mlworkbench": ["pipelines/**/*.ipynb", "pipelines/**/*.toml", "report/assets/*"]},
+    package_data={
+        "mlworkbench": ["pipelines/**/*.ipynb", "pipelines/**/*.toml", "report/assets/*", "widgets/assets/*"]
+    },
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require=extras,

@@ -1,13 +1,14 @@
 """A notebook-first interactive workbench for machine-learning systems."""
 
 __version__ = "0.1.0"
-__all__ = ["Project", "Store", "WorkbenchError", "step"]
+__all__ = ["Project", "Store", "WorkbenchError", "step", "watch"]
 
 _HOMES = {  # imported on first use, so that `import mlworkbench` and the command line stay fast
     "Project": "mlworkbench.core.project",
     "Store": "mlworkbench.core.store",
     "WorkbenchError": "mlworkbench.core.errors",
     "step": "mlworkbench.core.project",
+    "watch": "mlworkbench.widgets.watch",
 }
 
 
