@@ -228,6 +228,8 @@ class Scrubber:
 
     def tree(self, value):
         "A JSON-like value; what holds no secret is given back as it is."
+        if not self:
+            return value
         if isinstance(value, str):
             return self(value)
         if isinstance(value, dict):
@@ -286,18 +288,22 @@ class ScrubbedLog:
         scrub: Scrubber,
     ):
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._scrub, self._flushed = scrub, threading.Event()
-        self._reader, self.fd = os.pipe()  # what is written to `fd` goes into the file
+        self._scrub, self._flushed, self._started = scrub, threading.Event(), False
+        # what is written to `fd` goes into the file: directly, where there is nothing to take out
+        self._reader, self.fd = os.pipe() if scrub else (None, os.dup(self._file))
 
     def start(self):
         "Begin to read; not before processes are forked, which must not have this thread."
-        threading.Thread(target=self._copy, daemon=True).start()
+        self._started = bool(self._scrub)
+        if self._started:
+            threading.Thread(target=self._copy, daemon=True).start()
 
     def flush(self, timeout_s=5.0):
         "Wait until all that was written so far is in the file."
-        self._flushed.clear()
-        os.write(self.fd, _MARK)
-        self._flushed.wait(timeout_s)
+        if self._started:
+            self._flushed.clear()
+            os.write(self.fd, _MARK)
+            self._flushed.wait(timeout_s)
 
     def _copy(self):
         waiting = b""
