@@ -255,6 +255,8 @@ def preloaded(
     if not (found and found.alive()):
         if not _PRELOADED:
             atexit.register(close_preloaded)
+        if found:
+            found.close()
         _PRELOADED[key] = found = Preloaded(env, first, without)
     return found
 
