@@ -71,11 +71,11 @@ def serve_command(args):
     token = "" if args.no_token else args.token or os.environ.get("MLWORKBENCH_TOKEN") or None
 
     def started(address):
-        say(args, f"The gallery of {root.name} is at\n  {address}\nCtrl-C ends it.")
+        out = sys.stderr if args.json else sys.stdout
+        print(f"The gallery of {root.name} is at\n  {address}\nCtrl-C ends it.", file=out, flush=True)
         if args.host not in ("127.0.0.1", "localhost", "::1"):
             do = "what is sent can be read on the way; put a server with TLS before it, or use an SSH tunnel"
             print(f"Listening on {args.host} without encryption: {do}.", file=sys.stderr)
-        sys.stdout.flush()
 
     settle = lambda: settled(root, read_run(root / "runs"))  # noqa: E731
     served = serve_gallery(root / "runs", args.host, args.port, token, settle, _store(root), started)

@@ -17,7 +17,7 @@ from ..core.files import write_atomic
 from ..core.words import duration_text, number_text, status_words
 from .differences import notebook_changes
 from .look import templates
-from .runs import page_of, read_record, run_facts
+from .runs import effective_params, page_of, read_record, run_facts
 
 # %% ../../nbs/70_report/10_compare.ipynb #3e753ce7
 def compare_runs(
@@ -34,9 +34,9 @@ def compare_runs(
         "a": _head(first),
         "b": _head(second),
         "steps": [_step_pair(runs, first, second, *pair) for pair in pairs],
-        "params": [row for pair in pairs for row in _value_rows("params", "param", *pair)],
+        "params": [row for pair in pairs for row in _value_rows(effective_params, "param", *pair)],
         "metrics": [
-            _with_difference(row) for pair in pairs for row in _value_rows("metrics", "metric", *pair)
+            _with_difference(row) for pair in pairs for row in _value_rows(_metrics, "metric", *pair)
         ],
         "findings": compare_findings(first, second),
         "tables": [_counted(store, row) for row in _tables(first, second)],
@@ -81,12 +81,16 @@ def _step_pair(runs, first, second, name, old, new):
 MISSING = "(none)"  # what stands for a value that one of the runs does not have
 
 
-def _value_rows(kind, word, name, old, new):
+def _value_rows(values, word, name, old, new):
     "A row for each parameter or metric of a step, `same` where both runs have one value."
-    before, after = (step[kind] if step else {} for step in (old, new))
+    before, after = (values(step) if step else {} for step in (old, new))
     for key in dict.fromkeys([*before, *after]):
         a, b = before.get(key, MISSING), after.get(key, MISSING)
         yield {"step": name, word: key, "a": a, "b": b, "same": _same(a, b)}
+
+
+def _metrics(step):
+    return step["metrics"]
 
 
 def _same(a, b):

@@ -16,7 +16,7 @@ from ..core.files import write_atomic
 from ..core.words import STATUSES, duration_text, moment_text, number_text, status_words
 from .look import templates
 from .picture import picture_svg
-from .runs import page_of, read_runs, run_facts
+from .runs import effective_params, page_of, read_runs, run_facts
 from .trends import trend_data, trend_groups
 
 # %% ../../nbs/70_report/07_gallery.ipynb #08ef341b
@@ -101,7 +101,7 @@ def varying_params(
     seen, varying = {}, set()
     for record in records:
         for step in record["steps"]:
-            for name, value in step["params"].items():
+            for name, value in effective_params(step).items():
                 key, text = f"{step['name']}.{name}", json.dumps(value, sort_keys=True, default=str)
                 if seen.setdefault(key, text) != text:
                     varying.add(key)
@@ -113,7 +113,7 @@ def _with_varying(row, record, varying):
     named = {
         f"{step['name']}.{name}": value
         for step in record["steps"]
-        for name, value in step["params"].items()
+        for name, value in effective_params(step).items()
         if f"{step['name']}.{name}" in varying and name not in row["given"]
     }
     return row | {
