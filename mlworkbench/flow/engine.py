@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..core.errors import WorkbenchError
 from ..core.memory import memory_mb, oom_kills
+from ..core.secrets import Scrubber
 from .kernels import UNKNOWN
 from mlworkbench.flow.notebooks import (
     load_notebook,
@@ -363,7 +364,8 @@ def execute(
         nb = load_notebook(Path(job["notebook"]), injected, job.get("params"))
         nb.metadata.papermill.output_path = str(job["out"])
         limits = {key: job.get(key) for key in ("timeout_s", "cell_timeout_s", "memory_mb")}
-        engine = Engine(nb, kernel, lambda nb: write_notebook(nb, job["out"]), tell, limits)
+        scrub = Scrubber(job.get("hidden") or ())  # from the whole each time: more of a secret may follow
+        engine = Engine(nb, kernel, lambda nb: write_notebook(scrub.tree(nb), job["out"]), tell, limits)
         if stops:
             stops(engine.stop)
         return asyncio.run(engine.run())

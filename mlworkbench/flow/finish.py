@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..core.errors import WorkbenchError
+from ..core.secrets import Scrubber, hidden_variables, secret_values
 from .engine import exception_outcome
 from .notebooks import seal_notebook
 from .parameters import injected_code
@@ -73,12 +74,13 @@ def step_job(
     step, folder = plan.graph.steps[entry["name"]], plan.runs / record["run"]
     head = {key: value for key, value in record.items() if key != "steps"}
     injected = injected_code(plan.notebooks[step.name], plan.params[step.name])
-    limits = {key: getattr(step, key) for key in ("timeout_s", "cell_timeout_s", "memory_mb", "secrets")}
+    limits = {key: getattr(step, key) for key in ("timeout_s", "cell_timeout_s", "memory_mb")}
     return limits | {
         "notebook": str(plan.root / step.notebook), "out": str(folder / f"{step.name}.ipynb"),
         "params": entry["params"], "injected": injected, "cwd": str(plan.root), "runner": os.getpid(),
         "log": str(folder / f"{step.name}.log"),
-        "env": kernel_environment(work / "context.json"), "engine": record.get("engine"),
+        "env": kernel_environment(work / "context.json", hidden_variables(plan.settings, step.name)),
+        "engine": record.get("engine"), "hidden": list(secret_values(plan.settings).values()),
         "root": str(plan.root), "run": record["run"], "step": step.name, "work": str(work),
         "before": entry["before"], "of": entry["of_attempts"], "begun": now(),
         "page": {"run": head, "step": dict(entry)},
@@ -87,6 +89,7 @@ def step_job(
 
 def kernel_environment(
     context: Path,  # the step's context file
+    without=(),  # the secrets of other steps
 ) -> dict[str, str]:
     "The environment of a step's kernel."
     own = {
@@ -96,7 +99,7 @@ def kernel_environment(
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
-    return {**os.environ, **own}
+    return {key: value for key, value in os.environ.items() if key not in without} | own
 
 # %% ../../nbs/90_flow/09_finish.ipynb #5110712a
 def finish_step(
@@ -104,7 +107,8 @@ def finish_step(
     outcome: dict,  # status, error, reason
     tell=lambda *event: None,  # called with ("phase", name)
 ) -> dict:  # the outcome with metrics, findings, writes and html
-    "Gate, publish, write down and render one step."
+    "Gate, publish, write down and render one step; what is kept holds no secret."
+    scrub = Scrubber(job.get("hidden") or ())
     outcome = {"writes": {}, "warnings": [], **outcome, **read_work(job["work"])}
     if outcome["status"] in ("kernel_died", "killed"):
         outcome["error"] = outcome["error"] | {"traceback": last_words(Path(job["log"]))}
@@ -117,12 +121,13 @@ def finish_step(
     elif _orphaned(job):
         outcome |= lost_outcome((outcome["error"] or {}).get("cell"))
     shutil.rmtree(job["work"], ignore_errors=True)
+    outcome = scrub.tree(outcome)
     outcome |= {"reason": _with_attempt(job, outcome), "ended": now()}
     facts = {"run": job["run"], "step": job["step"], "status": outcome["status"]}
     with suppress(OSError, WorkbenchError):  # what is published stays published
         seal_notebook(job["out"], job["notebook"], **facts, error=outcome["error"], reason=outcome["reason"])
     tell("phase", "rendering")
-    return outcome | _render(job, outcome)
+    return scrub.tree(outcome | _render(job, outcome))
 
 
 def _publish(job):

@@ -10,12 +10,14 @@ __all__ = ['GOOD', 'BROKEN', 'CERTAIN', 'Plan', 'make_plan', 'check_project', 'p
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .. import __version__
 from ..core.config import Settings, load_settings
 from ..core.errors import ConfigError, StoreError, WorkbenchError
 from ..core.kinds import as_json
+from ..core.secrets import Scrubber, check_secrets, secret_values
 from .cache import Tables, key_parts
 from .graph import Graph, make_graph, select_steps, unneeded_steps
 from .notebooks import check_language, notebook_title, read_notebook
@@ -44,6 +46,11 @@ class Plan:
     @property
     def runs(self):
         return self.root / "runs"
+
+    @cached_property
+    def scrub(self):
+        "Takes the secrets of all steps out of what is kept."
+        return Scrubber(secret_values(self.settings))
 
     def upstream(self, name):
         "The chosen steps that have to come first."
@@ -81,6 +88,7 @@ def _filled(root, settings, graph, tables, names, overrides):
     notebooks = {name: read_notebook(root / graph.steps[name].notebook) for name in names}
     for name, notebook in notebooks.items():
         check_language(name, notebook)
+        check_secrets(graph.steps[name])
     params = resolve({name: (graph.steps[name], notebooks[name]) for name in names}, overrides, settings)
     return Plan(root, settings, graph, tables, names, params, notebooks)
 
@@ -187,7 +195,7 @@ def new_record(
         steps.append(entry | {"cell": None, "cells": None, "peak_mb": None})
     record = {"run": run, "project": plan.settings.project.name, "status": "running", "reason": ""}
     record |= {"started": now(), "ended": None, "seconds": None, "mlworkbench": __version__}
-    return record | {"warnings": [], "steps": steps}
+    return plan.scrub.tree(record | {"warnings": [], "steps": steps})
 
 
 def overall_status(

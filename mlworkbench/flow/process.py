@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..core.errors import ConfigError
 from ..core.forks import CLEAN_PATH, exit_code
+from ..core.secrets import ScrubbedLog, Scrubber
 from .engine import exception_outcome, execute, exit_outcome
 from .kernels import adopt_environment, heavy_imports, preloaded_kernels, socket_folder
 from .kernels import start_forked, start_plain, write_connection
@@ -168,10 +169,11 @@ def run_child(
             channel.sendall(json.dumps(event, default=str).encode() + b"\n")
 
     try:
-        open_log(job)
+        log = open_log(job)
         adopt_environment(job["env"])
         os.chdir(job["cwd"])
         kernel = start_kernel(job, folder)
+        log.start()
         tell("kernel", kernel.pid)
         stop.listen(channel)
         outcome = execute(job, kernel, tell, stop.to)
@@ -180,9 +182,11 @@ def run_child(
     stop.to(None)
     shutil.rmtree(folder, ignore_errors=True)
     try:
+        log.flush()  # what the kernel has said last
         outcome = _function(finish)(job, outcome, tell) if finish else outcome
     except Exception as error:
         outcome = {**outcome, **exception_outcome(error)}
+    log.flush()
     tell("done", outcome)
     os._exit(0)  # what a kernel that was killed has left in this process must not hold it up
 
@@ -196,12 +200,12 @@ def _function(named):
 
 def open_log(
     job: dict,
-) -> None:
+) -> ScrubbedLog:  # to be started once the kernel is
     "What this process and its kernel print goes to the step's log."
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    log = ScrubbedLog(job["log"], Scrubber(job.get("hidden") or ()))
+    os.dup2(log.fd, 1)
+    os.dup2(log.fd, 2)
+    return log
 
 
 def start_kernel(

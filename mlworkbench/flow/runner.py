@@ -93,7 +93,7 @@ class Run:
 
     def save(self, rarely=False):
         if not rarely or time.monotonic() - self.written > 1.0:
-            write_run(self.plan.runs, self.record)
+            write_run(self.plan.runs, self.plan.scrub.tree(self.record))
             self.written = time.monotonic()
         self.listen(self.record)
 
@@ -361,7 +361,7 @@ def conclude(run):
     try:
         from mlworkbench.core.project import Project
 
-        append_records(Project(run.plan.root).store, record)
+        append_records(Project(run.plan.root).store, run.plan.scrub.tree(record))
         if all(step.get("undone") is not False for step in record["steps"]):
             mark_unsettled(run.plan.root, record["run"], settled=True)
     except Exception as error:  # how the steps ended is known and must not be lost
