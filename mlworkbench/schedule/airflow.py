@@ -23,7 +23,8 @@ STEP_CELLS = (
     (
         "",
         'if record["status"] != "succeeded":\n'
-        "    raise RuntimeError(f\"step {step} ended as {done['status']}: {done['error'] or done['reason']}\")",
+        '    error = done["error"] or {"name": done["status"], "message": done["reason"]}\n'
+        "    raise RuntimeError(f\"{error['name']}: {error['message']}\")",
     ),
 )
 
@@ -52,11 +53,11 @@ from airflow.timetables.trigger import MultipleCronTriggerTimetable
 
 PROJECT = {project!r}  # where the tasks run
 KERNEL = {kernel!r}  # the Jupyter kernel that has mlworkbench and what the notebooks import
-STEP = str(Path(__file__).with_name({notebook!r}))  # runs one step; written together with this file
+STEP = str(Path(__file__).resolve().with_name({notebook!r}))  # runs one step; written together with this file
 
 
 def task(name, reads=(), writes=()):
-    given = {{"project": PROJECT, "schedule": {schedule!r}, "step": name, "scheduled_for": "{{{{ ts }}}}"}}
+    given = {{"project": PROJECT, "schedule": {schedule!r}, "step": name, "scheduled_for": "{{{{ dag_run.run_after }}}}"}}
     out = f"{{tempfile.gettempdir()}}/{{{{{{{{ dag.dag_id }}}}}}}}-{{{{{{{{ ti.run_id }}}}}}}}-{{name}}.ipynb"
     return PapermillOperator(
         task_id=name,
