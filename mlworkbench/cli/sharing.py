@@ -140,9 +140,9 @@ def add_commands(
     "Declare the commands of this module."
     compare = command(add, compare_command, "compare", "Compare two runs: parameters, metrics, findings, tables, code, outputs.", """
   mlworkbench compare 20261121-0405 20261122-0405
-  mlworkbench compare 20261121-040512-a1b2 20261122-040512-c3d4 --json""")  # fmt: skip
+  mlworkbench compare baseline 20261122-040512-c3d4 --json""")  # fmt: skip
     for name in ("a", "b"):
-        compare.add_argument(name, metavar=name.upper(), help="a run's name or the beginning of it")
+        compare.add_argument(name, metavar=name.upper(), help="a run's name, the beginning of it, or a tag")
     share = command(add, share_command, "share", "Write one file with all pages of a run, to be sent.", """
   mlworkbench share 20261121-0405
   mlworkbench share 20261121-0405 -o board.html --no-code""")  # fmt: skip
@@ -178,7 +178,7 @@ def _add_keeping(add):
   mlworkbench tag 20261121-0405 release-1.0
   mlworkbench tag 20261121-0405 release-1.0 --remove
   mlworkbench tag 20261121-0405""")  # fmt: skip
-    tag.add_argument("run", metavar="RUN", help="a run's name or the beginning of it")
+    tag.add_argument("run", metavar="RUN", help="a run's name, the beginning of it, or a tag")
     tag.add_argument("name", nargs="?", metavar="NAME", help="letters, digits, '_', '-' and '.'")
     tag.add_argument("--remove", action="store_true", help="take the tag away")
     prune = command(add, prune_command, "prune", "Remove old runs; tagged ones and those in use are kept.", """

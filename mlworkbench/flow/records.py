@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..core.errors import RunError, StoreError, nearest
 from .notebooks import STATUS_TAG, read_notebook, seal_notebook, write_json
+from ..report.runs import read_tags
 
 # %% ../../nbs/90_flow/04_records.ipynb #0613ba49
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -59,20 +60,22 @@ def list_runs(
 
 def read_run(
     runs: Path,  # the folder that holds the run folders
-    run: str | None = None,  # a run id or its beginning; the newest, if not given
-) -> dict:  # as in run.json
+    run: str | None = None,  # a run id, its beginning, or a tag (its newest run); the newest, if not given
+) -> dict:  # as in run.json, with its tags
     "The record of a run. Raises `RunError` where there is none."
     known = list_runs(runs)
     if not known:
         raise RunError(f"there is no run in {runs} yet", do="Make one with `mlworkbench run`")
     match = [name for name in known if name.startswith(run or "")]
+    match = match or [name for name in known if run in read_tags(Path(runs, name))][:1]
     if not match or (run and len(match) > 1 and run not in match):
         got = f"there is no run '{run}'" if not match else f"'{run}' is the beginning of {len(match)} runs"
         raise RunError(got, ", ".join((match or known)[:5]), nearest(run, known), run=run)
     name = run if run in match else match[0]
     try:
-        return json.loads(Path(runs, name, "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(Path(runs, name, "run.json").read_text(encoding="utf-8"))
+        return {**record, "tags": read_tags(Path(runs, name))}
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"the record of run {name} cannot be read: {error}", run=name) from None
 
 

@@ -33,7 +33,10 @@ def renamed(
     "HTML whose ids are its own; scripts, which hold the figures' data, are left as they are."
 
     def attribute(found):
-        return found[1] + " ".join(prefix + name for name in found[2].split()) + found[3]
+        names = found[2].split() + (
+            ["title"] if "labelledby" in found[1] else []
+        )  # which step's, to a screen reader
+        return found[1] + " ".join(prefix + name for name in names) + found[3]
 
     def tag(found):
         text = found[0]
@@ -79,7 +82,7 @@ def share_run(
 def _parts(notebook, name, places, code):
     "Title, main part, themes and plotly of a step's page."
     html = page_html(read_executed(notebook), notebook, code=code)
-    main = re.search(r'<main id="main"[^>]*>(.*)</main>', html, re.S)[1]
+    main = re.search(r'<main id="main"[^>]*>(.*)</main>', html, re.S)[1].replace("<h1>", '<h1 id="title">', 1)
     payload = re.search(r'<script type="application/octet-stream" id="plotly">(.*?)</script>', html, re.S)
     return {
         "id": name,
