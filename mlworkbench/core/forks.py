@@ -98,7 +98,10 @@ def _leave(bound):
 def _import(names):
     for name in names:
         with suppress(Exception, SystemExit):  # the notebook that imports it will say it better
-            importlib.import_module(name)
+            module, _, function = name.partition(":")
+            module = importlib.import_module(module)
+            if function:
+                getattr(module, function)()
 
 
 def _reap(woken, ends, bound):
@@ -168,9 +171,9 @@ def receive(
     head, numbers, _, _ = socket.recv_fds(channel, 4, 8)
     if len(head) < 4:
         return None, []
-    body = bytearray()
-    while len(body) < struct.unpack("I", head)[0]:
-        part = channel.recv(65536)
+    body, size = bytearray(), struct.unpack("I", head)[0]
+    while len(body) < size:
+        part = channel.recv(size - len(body))  # what follows is another message
         if not part:
             return None, []
         body += part
@@ -226,7 +229,7 @@ class Preloaded:
             os.close(theirs)
 
     def later(self, modules):
-        "Import these when there is nothing else to do."
+        "Import these, or call what 'package.module:function' names, when there is nothing else to do."
         with self.lock, suppress(OSError):
             send(self.channel, {"later": list(modules)})
 

@@ -133,9 +133,10 @@ def may_fork(
 def preload(
     notebooks: list[Path],  # of the steps of a run, in their order
     env: dict[str, str],  # of the steps
+    also: list[str] = (),  # modules, or "package.module:function" to call, before those
 ) -> None:
     "Start the preloaded process early, and let it import what these need while it has nothing else to do."
-    names = []
+    names = list(also)
     for path in notebooks:
         with suppress(ConfigError):
             names += heavy_imports(code_cells(read_notebook(path)))

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.config import load_settings
 from ..core.errors import RunError
 from .cache import State, cache_key, reasons_to_repeat, reasons_to_run
-from .finish import finish_step, step_job, undo
+from .finish import finish_step, kernel_environment, step_job, undo
 from .notebooks import write_json
 from mlworkbench.flow.plan import (
     GOOD,
@@ -28,7 +28,7 @@ from mlworkbench.flow.plan import (
     overall_status,
     plan_warnings,
 )
-from .process import StepProcess, next_events, stop_on_signals
+from .process import StepProcess, next_events, preload, stop_on_signals
 from mlworkbench.flow.records import (
     append_records,
     list_runs,
@@ -74,8 +74,11 @@ class Run:
     def go(self):
         "Until no step is running and none can start."
         try:
-            mark_unsettled(self.plan.root, self.record["run"])
+            plan = self.plan
+            mark_unsettled(plan.root, self.record["run"])
             self.save()
+            notebooks = [plan.root / plan.graph.steps[name].notebook for name in plan.names]
+            preload(notebooks, kernel_environment(self.folder), ["mlworkbench.flow.finish:prepare"])
             while start_ready(self) or self.processes:
                 for process, event in next_events(list(self.processes.values()), 0.1):
                     heard(self, self.steps[process.job["step"]], *event)
