@@ -121,7 +121,7 @@ def _with_varying(row, record, varying):
     }
 
 # %% ../../nbs/70_report/07_gallery.ipynb #c24d22e4
-FIRST = 100  # runs that need no script
+FIRST = 50  # runs that need no script
 
 
 def gallery_page(
