@@ -100,7 +100,11 @@ def lab_command(args):
     root = project_root(args)
     if find_spec("jupyterlab") is None:
         raise ConfigError("JupyterLab is not installed", do="pip install 'mlworkbench[lab]'")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", *args.options]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    if find_spec("jupyter_scheduler"):  # its jobs run as steps of the project
+        manager = "mlworkbench.schedule.lab.WorkbenchExecutionManager"
+        command.append(f"--Scheduler.execution_manager_class={manager}")
+    command += args.options
     if not args.json:
         os.chdir(root)
         sys.stdout.flush()
