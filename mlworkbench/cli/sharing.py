@@ -9,6 +9,7 @@ __all__ = ['compare_command', 'share_command', 'serve_command', 'tag_command', '
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from .parts import add_project, command, positive, project_root, say
@@ -63,8 +64,6 @@ def share_command(args):
 def serve_command(args):
     import asyncio
 
-    from mlworkbench.cli.live import settled
-    from mlworkbench.flow.records import read_run
     from mlworkbench.report.server import serve_gallery
 
     root = project_root(args)
@@ -77,13 +76,23 @@ def serve_command(args):
             do = "what is sent can be read on the way; put a server with TLS before it, or use an SSH tunnel"
             print(f"Listening on {args.host} without encryption: {do}.", file=sys.stderr)
 
-    settle = lambda: settled(root, read_run(root / "runs"))  # noqa: E731
+    settle = lambda: _settle(root)  # noqa: E731
     served = serve_gallery(root / "runs", args.host, args.port, token, settle, _store(root), started)
     try:
         asyncio.run(_until_told(served))
     except KeyboardInterrupt:
         say(args, "The gallery is no longer served.")
     return 0, {"project": str(root)}
+
+
+def _settle(root):
+    "The newest run says that it goes on: write down that it was lost, if nobody runs it."
+    from mlworkbench.flow.records import lock_holder, mark_lost, read_run
+
+    with suppress(WorkbenchError, OSError):  # a folder that can only be read can still be looked at
+        record = read_run(root / "runs")
+        if record["status"] == "running" and lock_holder(root) is None:
+            mark_lost(root / "runs", record["run"])
 
 
 async def _until_told(served):

@@ -6,9 +6,11 @@
 __all__ = ['kept_runs', 'prune_runs', 'folder_bytes', 'size_text']
 
 # %% ../../nbs/90_flow/12_prune.ipynb #d06012d0
+import json
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,12 +36,13 @@ def kept_runs(
     held = lock_holder(root) or {}
     busy = {held.get("run"), *unsettled_runs(root)}
     last = {step.get("run") for step in State(root).steps.values()}
-    why = {}
+    unfinished, why = _unfinished(root), {}
     for place, run in enumerate(runs):
         reasons = {
             "tagged": bool(records[run]["tags"]),
             "going on": run in busy or records[run]["status"] == "running",
             "last success of a step": run in last,
+            "part of an unfinished batch": run in unfinished,
             "among the newest": place < keep,
             "young": run >= since,
         }
@@ -52,6 +55,17 @@ def _run_folders(runs):
     if not runs.is_dir():
         return []
     return sorted((p.name for p in runs.iterdir() if RUN_ID.fullmatch(p.name) and p.is_dir()), reverse=True)
+
+
+def _unfinished(root):
+    "Runs of sweeps and backfills that can be resumed."
+    runs = set()
+    for path in Path(root, ".mlworkbench", "batches").glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            batch = json.loads(path.read_text(encoding="utf-8"))
+            if batch["status"] != "succeeded":
+                runs |= {one.get("run") for one in batch["combinations"]}
+    return runs
 
 
 def _needed(records, why):
