@@ -99,6 +99,16 @@ def test_what_ends_well(tmp_path, engine):
 
 
 @ENGINES
+def test_processes_that_a_notebook_has_started_are_ended_and_not_waited_for(tmp_path, engine):
+    code = "import subprocess\nstarted = subprocess.Popen(['sleep', '300'])\nprint(started.pid)"
+    last = "import atexit\natexit.register(lambda: open('left', 'w').write(str(started.poll())))"
+    outcome = run(tmp_path, code, last, engine=engine)
+    pid = int(nbformat.read(tmp_path / "out.ipynb", 4).cells[1].outputs[0].text)
+    assert outcome["status"] == "succeeded" and not is_alive(pid)
+    assert (tmp_path / "left").read_text() == str(-signal.SIGTERM)  # the kernel came to its own end after that
+
+
+@ENGINES
 def test_a_memory_budget(tmp_path, engine):
     greedy = (
         "held = []\nwhile True:\n    held.append(bytearray(os.urandom(1)) * 20_000_000); time.sleep(0.01)"

@@ -233,8 +233,17 @@ def _run_kernel(connection):
     sys.argv[:] = [importlib.util.find_spec("ipykernel_launcher").origin, "-f", connection]
     app = IPKernelApp.instance(parent_handle=os.getppid())
     app.initialize(["-f", connection, *OPTIONS])
+    if children := getattr(app.kernel, "_process_children", None):
+        app.kernel._process_children = lambda: list(filter(_runs, children()))
     app.start()
     app.control_thread.join(2.0)  # else it may wait for a flush that the end of the others makes impossible
+
+
+def _runs(child):
+    "At its end IPython's kernel would wait for seconds for processes that have ended, but were never waited for."
+    with suppress(Exception):
+        return child.status() != "zombie"
+    return False
 
 
 def open_files() -> set[int]:
