@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATUS_TAG', 'read_notebook', 'source', 'code_cells', 'notebook_title', 'check_language', 'write_json',
-           'seal_notebook', 'load_notebook', 'inject', 'write_notebook', 'mark_pending', 'mark_running',
+           'seal_notebook', 'running_cell', 'load_notebook', 'inject', 'write_notebook', 'mark_pending', 'mark_running',
            'mark_completed', 'mark_ended']
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #4ce58da4
@@ -111,6 +111,17 @@ def seal_notebook(
             notebook["metadata"].setdefault("papermill", {})["exception"] = True
     notebook["cells"].insert(0, _status_cell(notebook, facts))
     write_json(path, notebook)
+
+
+def running_cell(
+    notebook: Path,  # as executed so far
+    number: int | None,  # of the code cell that was told of last, from 1
+) -> int | None:  # its position among all cells but the status; None where that is not known
+    "Where in a notebook a code cell stands."
+    if not number or not Path(notebook).exists():
+        return None
+    cells = [cell for cell in read_notebook(notebook)["cells"] if STATUS_TAG not in _tags(cell)]
+    return [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"][number - 1]
 
 
 def _tags(cell):

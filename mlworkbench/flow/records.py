@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['RUN_ID', 'new_run_id', 'now', 'seconds_between', 'list_runs', 'read_run', 'write_run', 'Busy', 'project_lock',
            'lock_holder', 'undo_published', 'run_rows', 'append_records', 'unsettled_runs', 'mark_unsettled',
-           'mark_lost', 'settle_run', 'running_cell', 'lost_outcome', 'publishing']
+           'mark_lost', 'settle_run', 'give_up', 'lost_outcome', 'publishing']
 
 # %% ../../nbs/90_flow/04_records.ipynb #b7709593
 import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..core.errors import RunError, StoreError, nearest
-from .notebooks import STATUS_TAG, read_notebook, seal_notebook, write_json
+from .notebooks import running_cell, seal_notebook, write_json
 from ..report.runs import read_tags
 
 # %% ../../nbs/90_flow/04_records.ipynb #0613ba49
@@ -288,13 +289,14 @@ def mark_lost(
     lost = [step for step in record["steps"] if step["status"] == "running"]
     for step in record["steps"]:
         if step["status"] == "pending":
-            step |= {"status": "blocked", "reason": "The runner was killed."}
+            step |= give_up(step, "The runner was killed")
     for step in lost:
         _end_publishing(Path(runs, run, ".work", step["name"]))
         left = undo_published(Path(runs).parent, run, step.get("before", {}))
         cell = running_cell(Path(runs, run, f"{step['name']}.ipynb"), step.get("cell"))
         step |= left | lost_outcome(cell, left["reason"]) | {"ended": ended, "cell": None}
         step["seconds"] = seconds_between(step["started"], ended)
+    shutil.rmtree(Path(runs, run, ".work"), ignore_errors=True)
     record |= {"status": "lost", "reason": "The runner was killed.", "ended": ended}
     record["seconds"] = seconds_between(record["started"], ended)
     write_run(runs, record)
@@ -336,15 +338,16 @@ def _undo_now(root, record, step):
     write_run(root / "runs", record)
 
 # %% ../../nbs/90_flow/04_records.ipynb #24fef66d
-def running_cell(
-    notebook: Path,  # as executed so far
-    number: int | None,  # of the code cell that was told of last, from 1
-) -> int | None:  # its position among all cells; None where that is not known
-    "Where in a notebook a code cell stands."
-    if not number or not Path(notebook).exists():
-        return None
-    cells = [c for c in read_notebook(notebook)["cells"] if STATUS_TAG not in c["metadata"].get("tags", [])]
-    return [i for i, cell in enumerate(cells) if cell["cell_type"] == "code"][number - 1]
+def give_up(
+    step: dict,  # of the record, waiting to run
+    why: str,  # e.g. "The run was stopped"
+) -> dict:  # status and reason; ended and seconds where it has run
+    "How a step ends that was to run: blocked, or as its last attempt ended."
+    if not step.get("attempts_log"):
+        return {"status": "blocked", "reason": f"{why} before this step started."}
+    last, reason = step["attempts_log"][-1], f"{step['reason'].rstrip('.')}. {why} before the next attempt."
+    ended = {"ended": last["ended"], "seconds": seconds_between(step["started"], last["ended"])}
+    return {"status": last["status"], "reason": reason, "retry_at": None, **ended}
 
 
 def lost_outcome(

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from ..core.config import load_settings
 from ..core.errors import RunError
+from ..core.memory import available_mb
 from .cache import State, cache_key, reasons_to_repeat, reasons_to_run
 from .finish import finish_step, kernel_environment, step_job, undo
-from .notebooks import write_json
+from .notebooks import running_cell, write_json
 from mlworkbench.flow.plan import (
     GOOD,
-    available_mb,
     check_pins,
     make_plan,
     may_pass,
@@ -31,6 +31,7 @@ from mlworkbench.flow.plan import (
 from .process import StepProcess, next_events, preload, stop_on_signals
 from mlworkbench.flow.records import (
     append_records,
+    give_up,
     list_runs,
     lock_holder,
     mark_lost,
@@ -39,7 +40,6 @@ from mlworkbench.flow.records import (
     now,
     project_lock,
     read_run,
-    running_cell,
     seconds_between,
     settle_run,
     unsettled_runs,
@@ -70,6 +70,7 @@ class Run:
         self.folder = plan.runs / run
         self.processes, self.deadlines, self.retry_at = {}, {}, {}
         self.stopping, self.impatient, self.asked, self.written = "", False, set(), 0.0
+        self.news = False  # whether run.json lags behind
 
     def go(self):
         "Until no step is running and none can start."
@@ -87,7 +88,7 @@ class Run:
                         del self.processes[name]
                         ended(self, name, process)
                 follow_up(self)
-                self.listen(self.record)
+                self.save(rarely=True)
         except BaseException as error:
             for process in self.processes.values():
                 process.end()
@@ -95,9 +96,9 @@ class Run:
             raise
 
     def save(self, rarely=False):
-        if not rarely or time.monotonic() - self.written > 1.0:
+        if not rarely or (self.news and time.monotonic() - self.written > 1.0):
             write_run(self.plan.runs, self.plan.scrub.tree(self.record))
-            self.written = time.monotonic()
+            self.written, self.news = time.monotonic(), False
         self.listen(self.record)
 
 # %% ../../nbs/90_flow/10_runner.ipynb #0fe085a4
@@ -159,9 +160,10 @@ def nothing_to_do(run):
 def abort(run, error):
     "The runner itself cannot go on: say so in the record, if that can be written."
     for entry in run.record["steps"]:
-        if entry["status"] in ("pending", "running"):
-            entry["status"] = "blocked" if entry["status"] == "pending" else "interrupted"
-            entry["reason"] = f"The runner could not go on: {error}"
+        if entry["status"] == "pending":
+            entry |= give_up(entry, f"The runner could not go on ({error})")
+        elif entry["status"] == "running":
+            entry |= {"status": "interrupted", "reason": f"The runner could not go on: {error}"}
         if process := run.processes.get(entry["name"]):
             left = undo(process.job)
             entry |= left | {"reason": f"{entry['reason']} {left['reason']}".rstrip()}
@@ -176,19 +178,12 @@ def start_ready(run):
         if entry["status"] != "pending" or not all(_is_over(run.steps[up]) for up in run.plan.upstream(name)):
             continue
         bad = [up for up in run.plan.upstream(name) if run.steps[up]["status"] not in GOOD]
-        if run.stopping and entry["attempts"]:
-            reason = f"{entry['reason'].rstrip('.')}. The run was stopped before the next attempt."
-            last = entry["attempts_log"][-1]["status"]
-            entry |= {"status": last, "reason": reason, "retry_at": None, **_ended_now(entry)}
+        if run.stopping:
+            entry |= give_up(entry, "The run was stopped")
             run.save()
-        elif bad or run.stopping:
-            ended_as = run.steps[bad[0]]["status"].replace("_", " ") if bad else ""
-            why = (
-                f"Step '{bad[0]}' ended as {ended_as}."
-                if bad
-                else "The run was stopped before this step started."
-            )
-            entry |= {"status": "blocked", "reason": why}
+        elif bad:
+            ended_as = run.steps[bad[0]]["status"].replace("_", " ")
+            entry |= {"status": "blocked", "reason": f"Step '{bad[0]}' ended as {ended_as}."}
             run.save()
         elif _has_room(run, name) and time.monotonic() >= run.retry_at.get(name, 0.0):
             if entry["attempts"]:
@@ -225,11 +220,6 @@ def start(run, name, reason):
         run.deadlines[name] = time.monotonic() + step.timeout_s + PATIENCE_S
 
 
-def _ended_now(entry, when=None):
-    when = when or now()
-    return {"ended": when, "seconds": seconds_between(entry["started"], when)}
-
-
 def _is_over(entry):
     return entry["status"] not in ("pending", "running")
 
@@ -240,7 +230,7 @@ def heard(run, entry, kind, *facts):
         entry["cell"], entry["cells"] = facts
     elif kind == "phase" and entry["name"] in run.deadlines:
         run.deadlines[entry["name"]] = time.monotonic() + PUBLISH_S
-    run.save(rarely=True)
+    run.news = True
 
 
 def ended(run, name, process):
@@ -255,10 +245,12 @@ def ended(run, name, process):
     entry |= {key: outcome[key] for key in ("status", "error", "metrics", "findings", "html", "writes")}
     entry |= {key: outcome[key] for key in ("peak_mb", "undone") if key in outcome}
     entry["reason"] = outcome["reason"] or entry["reason"]
-    entry |= {"cell": None, "cells": None, **_ended_now(entry, outcome["ended"])}
-    seconds = seconds_between(process.job["begun"], outcome["ended"])
+    entry |= {"cell": None, "cells": None, "ended": outcome["ended"]}
+    entry["seconds"] = seconds_between(entry["started"], entry["ended"])
+    seconds = seconds_between(process.job["begun"], entry["ended"])
     error = f"{entry['error']['name']}: {entry['error']['message']}" if entry["error"] else None
-    entry["attempts_log"].append({"status": entry["status"], "error": error, "seconds": seconds})
+    attempt = {"status": entry["status"], "error": error, "seconds": seconds, "ended": entry["ended"]}
+    entry["attempts_log"].append(attempt)
     run.record["warnings"] += outcome.get("warnings", [])
     if entry["status"] in GOOD:
         run.pins |= entry["writes"]
