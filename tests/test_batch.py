@@ -153,6 +153,16 @@ def test_a_backfill_goes_on_after_a_failure_and_is_resumed_without_repeating_wha
     assert code != 0 and "b2013" in answer["error"]
 
 
+def test_a_combination_that_was_resumed_by_hand_is_not_repeated(loading):
+    batch = call(loading, "run", "--backfill", "month=2013-01..2013-02")[1]
+    (loading / "bad").write_text("")
+    code, record, _ = call(loading, "resume", batch["combinations"][1]["run"])
+    assert code == 0 and record["batch"]["id"] == batch["id"]
+    code, again, _ = call(loading, "resume", batch["id"])
+    assert code == 0 and again["combinations"][1]["run"] == record["run"]
+    assert Project(loading).store.read("days").collect().height == 2
+
+
 def test_the_first_failure_ends_a_batch_where_that_is_asked_for(loading):
     done = subprocess.run(
         command("run", "--backfill", "month=2013-01..2013-03", "--fail-fast", "--project", loading),

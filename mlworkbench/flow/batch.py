@@ -247,8 +247,11 @@ def _run_one(root, batch, entry, wait, options):
                 root, only=batch["only"], params=entry["params"], pins=batch["pins"], run=entry["run"],
                 trigger={"kind": batch["kind"], "batch": batch["id"]}, batch=mark, wait=wait, **options,
             )  # fmt: skip
-    except (Busy, KeyboardInterrupt):
+    except Busy:
         entry |= {"status": "pending", "run": old["run"] if old else None}
+        raise
+    except KeyboardInterrupt:  # before it began or after it ended: the record tells
+        entry |= {"status": "interrupted"}
         raise
     except WorkbenchError as error:  # its settings have been changed, the store cannot be reached
         entry |= {"status": "failed", "reason": str(error)}
@@ -260,13 +263,13 @@ def _run_one(root, batch, entry, wait, options):
 
 
 def _left_by(root, entry):
-    "The record that the last attempt has left; None where it was killed before it began."
-    runs, first = root / "runs", entry["run"]
-    if entry["status"] == "running":  # killed while it resumed an earlier attempt, perhaps
-        later = [run for run in list_runs(runs) if first and run > first]
-        first = next((run for run in later if read_run(runs, run).get("resumed_from") == first), first)
+    "The record of the last attempt, also of one that was resumed by hand; None where none has begun."
+    runs, last = root / "runs", entry["run"]
+    for run in reversed(list_runs(runs) if last else []):
+        if run > last and read_run(runs, run).get("resumed_from") == last:
+            last = run
     try:
-        return read_run(runs, first) if first else None
+        return read_run(runs, last) if last else None
     except RunError:
         return None
 
