@@ -33,6 +33,19 @@ def browser():
 
 
 @pytest.fixture(scope="session")
+def axe():
+    "What axe-core calls serious or critical on an open page: the rule and where."
+    from axe_playwright_python.sync_playwright import Axe
+
+    def serious(tab, part=None):
+        found = Axe().run(tab, context=part, options={"resultTypes": ["violations"]}).response["violations"]
+        grave = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+        return [f"{rule['id']}: {node['target'][0]}" for rule in grave for node in rule["nodes"]]
+
+    return serious
+
+
+@pytest.fixture(scope="session")
 def postgres_url():
     "A PostgreSQL server of our own on loopback, with a password; it is stopped and removed after the tests."
     found = [

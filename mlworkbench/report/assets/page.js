@@ -27,7 +27,7 @@ function themed(figure, dark, width) {
   return { data, layout: { ...layout, template: themes[dark ? "dark" : "light"], ...size } }
 }
 
-function draw(figure) {
+function draw(figure, dark = isDark(), width) {
   if (figure.text) return
   figure.text = figure.querySelector("script").textContent
   const plot = figure.querySelector(".mlw-plot")
@@ -37,7 +37,7 @@ function draw(figure) {
   }
   try {
     const config = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover" }
-    const done = window.Plotly.newPlot(plot, { ...themed(figure, isDark()), config })
+    const done = window.Plotly.newPlot(plot, { ...themed(figure, dark, width), config })
     plot.querySelectorAll(".main-svg").forEach(svg => svg.setAttribute("aria-hidden", "true")) // the label says it better
     figure.dataset.drawn = "yes"
     done.catch(failed)
@@ -67,8 +67,8 @@ addEventListener("beforeprint", () => {
   folded.forEach(block => { block.open = true })
   tables.forEach(table => { if (table.scrollWidth > PAPER) table.style.zoom = Math.max(PAPER / table.scrollWidth, 0.5) })
   if (!window.Plotly) return
-  figures.forEach(draw)
   repaint(false, PAPER)
+  figures.forEach(figure => draw(figure, false, PAPER))
 })
 addEventListener("afterprint", () => {
   folded.forEach(block => { block.open = false })
