@@ -183,10 +183,10 @@ def timed(commands, folder, watch=False):
 def measure(folder, cold, unchanged, repeats):
     "Medians of cold and unchanged in seconds, memory of a cold run in MB."
     clean(folder)
-    _, memory = timed(cold, folder, watch=True)
+    first, memory = timed(cold, folder, watch=True)
     check(folder)
-    times, again = [], []
-    for _ in range(repeats):
+    times, again = [first] if repeats == 1 else [], []  # else the first one only warms the caches
+    for _ in range(repeats if repeats > 1 else 0):
         clean(folder)
         times.append(timed(cold, folder)[0])
         check(folder)
