@@ -255,7 +255,8 @@ def widget_html(
     shown = _control(data[WIDGET].get("model_id"), place, states)
     if shown.startswith("<figure"):
         return shown
-    plain = joined(data.get("text/plain") or "")
+    plain, rich = joined(data.get("text/plain") or ""), joined(data.get("text/html") or "")
+    shown = shown or (f'<div class="mlw-text">{wide_tables(safe_html(rich))}</div>' if rich else "")
     shown = shown or (f'<pre class="mlw-stream">{escape(plain[:2000])}</pre>' if plain else "")
     return (
         f'<div class="mlw-widget" role="group" aria-label="Widget of {escape(place)}">{shown}'
