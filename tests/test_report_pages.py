@@ -538,9 +538,9 @@ def test_a_run_writes_the_page_that_tells_how_it_failed(failed_run, visit):
     step = step_of(record, "fit")
     assert step["status"] == "failed"
     tab = visit(root / "runs" / record["run"] / step["html"])
-    assert tab.get_by_role("heading", name="ValueError in cell 5").is_visible()
+    assert tab.get_by_role("heading", name="ValueError in cell 6").is_visible()
     assert tab.get_by_text("the cell after it did not run").is_visible()
-    tab.get_by_role("link", name="Go to cell 5").click()
+    tab.get_by_role("link", name="Go to cell 6").click()
     assert tab.locator("#error-cell .mlw-error").is_visible()
     assert tab.locator(".lineage a", has_text="make").get_attribute("href") == "make.html"
 
