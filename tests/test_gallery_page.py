@@ -183,11 +183,12 @@ def test_trends_are_read_by_pointer_keyboard_and_table(thousand, visit):
     assert reused.get_by_role("slider").first.get_attribute("aria-label").endswith("200 of 334 of 40_train")
 
 
-def test_two_runs_are_chosen_for_a_comparison(tmp_path, visit):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_two_runs_are_chosen_for_a_comparison(tmp_path, visit, axe, scheme):
     runs = write_runs(tmp_path, 4)
     names = sorted(folder.name for folder in runs.iterdir())
     (runs / f"compare-{names[0]}-{names[2]}.html").write_text("<title>both</title>")
-    tab = visit(write_gallery(runs))
+    tab = visit(write_gallery(runs), scheme=scheme)
     choose = lambda name: tab.get_by_label(f"Compare run {name}").check()  # noqa: E731
     choose(names[2])
     assert "choose a second run" in tab.locator("#compare").inner_text()
@@ -198,6 +199,7 @@ def test_two_runs_are_chosen_for_a_comparison(tmp_path, visit):
     assert f"mlworkbench compare {names[0]} {names[3]}" in tab.locator("#compare").inner_text()
     assert not tab.get_by_role("link", name="Open comparison").is_visible()
     assert tab.get_by_role("link", name=f"{names[0]} with {names[2]}").is_visible()
+    assert axe(tab) == []
     tab.get_by_role("button", name="Clear").click()
     assert (
         not tab.locator("#compare").is_visible()

@@ -90,7 +90,7 @@ def test_compare_tells_what_has_changed(project):
     assert not any("figure" in line for _, line in outputs)  # it is the same one
 
 
-def test_a_comparison_is_printed_and_is_a_page_that_the_gallery_leads_to(project, tab):
+def test_a_comparison_is_printed_and_is_a_page_that_the_gallery_leads_to(project, tab, axe):
     root, (a, b, _) = project
     said = subprocess.run(
         command("compare", a, b, "--project", root), capture_output=True, text=True, check=True
@@ -102,12 +102,13 @@ def test_a_comparison_is_printed_and_is_a_page_that_the_gallery_leads_to(project
     assert tab.get_by_role("heading", name="Two runs compared").is_visible()
     tab.get_by_text("1 cell changed").click()
     assert tab.locator(".diff .add", has_text=numbers(5)).is_visible()
+    assert axe(tab) == []
     tab.get_by_role("region", name=re.compile("^b")).get_by_role("link", name="fit").click()
     assert f"runs/{b}/fit.html" in tab.url
 
 
 @pytest.mark.browser
-def test_a_shared_run_is_one_file_that_opens_anywhere(project, tab, tmp_path):
+def test_a_shared_run_is_one_file_that_opens_anywhere(project, tab, axe, tmp_path):
     root, (_, b, c) = project
     assert step_of(json.loads((root / "runs" / c / "run.json").read_text()), "make")["from_run"] == b
     code, answer, _ = call(root, "share", c, "-o", tmp_path / "elsewhere" / "board.html")
@@ -124,6 +125,7 @@ def test_a_shared_run_is_one_file_that_opens_anywhere(project, tab, tmp_path):
     assert tab.url.endswith("#p1") and b in tab.locator("#p1").inner_text()
     tab.get_by_role("button", name="Show code").click()
     assert tab.get_by_text("step.record(score=score").is_visible()
+    assert axe(tab) == []
     _, answer, _ = call(root, "share", c, "-o", tmp_path / "no-code.html", "--no-code")
     text = Path(answer["file"]).read_text()
     assert "step.record" not in text and "score 0.7" in text
@@ -243,6 +245,22 @@ def test_a_team_looks_on_while_a_run_goes_on(project, served, tab):
     tab.locator(".mlw-figure[data-drawn] .main-svg").first.wait_for()
     tab.get_by_role("link", name="All runs").click()
     tab.get_by_role("heading", name="Runs of small").wait_for()
+
+
+@pytest.mark.browser
+def test_a_run_whose_runner_was_killed_is_shown_as_lost(project, served, tab):
+    root, _ = project
+    (root / "wait").touch()
+    process = begin(root, "run", "--force", "--only", "fit")
+    try:
+        tab.goto(served[0])
+        tab.locator("#live", has_text="Running").wait_for()
+        process.kill()
+        process.communicate(timeout=30)
+        tab.locator(".runs tbody tr").first.get_by_text(re.compile("Lost")).wait_for()
+    finally:
+        (root / "wait").unlink()
+    assert newest_record(root)["status"] == "lost"
 
 
 def ask(address, path="", method="GET", **headers):
