@@ -7,33 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import psutil
+from measure import Peak
 
 ROOT = Path(__file__).parents[2]
-
-
-class Peak(threading.Thread):
-    "The most memory that a process and its descendants held together (proportional set size), every 0.2 s."
-
-    def __init__(self, pid):
-        super().__init__(daemon=True)
-        self.process, self.together, self.largest = psutil.Process(pid), 0, 0
-
-    def run(self):
-        while self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE:
-            sizes = []
-            for process in [self.process, *self.process.children(recursive=True)]:
-                try:
-                    memory = process.memory_full_info()
-                    sizes.append(getattr(memory, "pss", memory.rss))  # macOS has no proportional size
-                except psutil.Error:
-                    continue
-            self.together, self.largest = max(self.together, sum(sizes)), max([self.largest, *sizes])
-            time.sleep(0.2)
 
 
 def timed(command, cwd):

@@ -11,12 +11,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import nbformat
-import psutil
+from measure import Peak
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parents[2]
@@ -142,26 +141,6 @@ def clean(folder):
     for path in folder.glob(".*.metadata"):
         path.unlink()
     (folder / "out").mkdir()
-
-
-class Peak(threading.Thread):
-    "The most memory that a process and its descendants held together (proportional set size)."
-
-    def __init__(self, pid):
-        super().__init__(daemon=True)
-        self.process, self.together = psutil.Process(pid), 0
-
-    def run(self):
-        while self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE:
-            total = 0
-            for process in [self.process, *self.process.children(recursive=True)]:
-                try:
-                    memory = process.memory_full_info()
-                    total += getattr(memory, "pss", memory.rss)
-                except psutil.Error:
-                    continue
-            self.together = max(self.together, total)
-            time.sleep(0.1)
 
 
 def timed(commands, folder, watch=False):

@@ -5,9 +5,13 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 def seconds(work: Callable, *inputs, repeats: int = 5) -> float:
@@ -37,3 +41,24 @@ def peak_of(bench: str, work: str) -> int:
         f"from {bench} import *; {work}; from measure import peak; print(peak())",
     ]
     return int(subprocess.run(command, cwd=sys.path[0], capture_output=True, text=True, check=True).stdout)
+
+
+class Peak(threading.Thread):
+    "The most memory in bytes that a process and its descendants held (proportional set size), every 0.1 s."
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self.process, self.together, self.largest = psutil.Process(pid), 0, 0
+
+    def run(self):
+        while self._goes_on():
+            with suppress(psutil.Error):  # one of them has just ended
+                family = [self.process, *self.process.children(recursive=True)]
+                memory = [process.memory_full_info() for process in family]
+                sizes = [getattr(one, "pss", one.rss) for one in memory]  # macOS has no proportional size
+                self.together, self.largest = max(self.together, sum(sizes)), max([self.largest, *sizes])
+            time.sleep(0.1)
+
+    def _goes_on(self):
+        with suppress(psutil.Error):
+            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
