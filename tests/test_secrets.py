@@ -5,14 +5,18 @@ import html
 import json
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
 import pytest
 from flow_project import begin, call, newest_record, step_of, wait_for, write_project
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlworkbench.core.errors import ConfigError
+from mlworkbench.core.secrets import Scrubber
 from mlworkbench.flow.runner import run_project
 
 SECRETS = {
@@ -204,8 +208,8 @@ def test_a_parameter_that_holds_a_secret_is_refused_without_repeating_it(tmp_pat
     step = a_step("1_load", "1", params_cell="api_key = ''\naddress = ''\nrows = 1")
     root = a_project(tmp_path, step)
     wrong = ["api_key=Hunter-2", "address=postgresql://me:Hunter-2@db/x", f"address=x {SECRETS['TOKEN']}"]
-    for given in wrong:
-        code, answer, err = call(root, "run", "-p", given)
+    for text in wrong:
+        code, answer, err = call(root, "run", "-p", text)
         assert code == 2 and "would show a secret" in answer["error"] and "step.secret" in answer["error"]
         assert "Hunter-2" not in err and SECRETS["TOKEN"] not in err
     assert not (root / "runs").exists() and leaks(root) == []
@@ -219,3 +223,41 @@ def test_a_secret_that_changes_does_not_run_a_step_again_and_its_value_is_nowher
     assert step_of(run_project(root), "1_load")["metrics"] == {"length": len(SECRETS["TOKEN"])}
     monkeypatch.setenv("TOKEN", "another-token-0123456789")
     assert step_of(run_project(root), "1_load")["status"] == "cached" and leaks(root) == []
+
+
+hard = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="*"), min_size=8, max_size=40
+)
+
+
+@settings(deadline=None)
+@given(hard, st.text(max_size=20), st.text(max_size=20), st.lists(st.integers(0, 40), max_size=3))
+def test_a_secret_is_found_in_any_text_and_in_streams_that_cut_it_anywhere(secret, before, after, cuts):
+    scrub, text = Scrubber([secret]), before + secret + after
+    assert secret not in scrub(text)
+    assert secret not in scrub(f"{before}{secret[:5]}\n{secret[5:]}{after}").replace("\n", "")
+    places = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    parts = [text[start:stop] for start, stop in pairwise(places)]
+    outputs = [{"output_type": "stream", "name": "stdout", "text": part} for part in parts]
+    between = {"output_type": "stream", "name": "stderr", "text": "between"}
+    outputs = [one for output in outputs for one in (output, dict(between))]
+    clean = scrub.tree({"cell_type": "code", "outputs": outputs})
+    assert secret not in "".join(one["text"] for one in clean["outputs"] if one["name"] == "stdout")
+    for value in ({"deep": [{"er": text}]}, [json.dumps({"in json": text})], {text: 1}):
+        assert secret not in str(list(map(str, _leaves(scrub.tree(value)))))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda i: st.lists(i) | st.dictionaries(st.text(), i),
+    )
+)
+def test_what_holds_no_secret_stays_as_it_is(value):
+    assert Scrubber(["hush-hush-17", "https://me:sesame-open@host"]).tree(value) == value
+
+
+def _leaves(value):
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return [leaf for one in value for leaf in _leaves(one)] if isinstance(value, list) else [value]

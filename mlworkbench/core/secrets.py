@@ -67,7 +67,7 @@ def _login(url):
     return login if ":" in login or "@" in host else ""
 
 # %% ../../nbs/00_core/09_secrets.ipynb #d186d105
-SHORTEST = 4
+SHORTEST = 8
 
 
 class Secret(str):
@@ -80,17 +80,20 @@ class Secret(str):
 def check_secrets(
     step,  # a `StepSettings`
     environ=None,  # os.environ, if not given
+    names=(),  # of steps, tables and notebooks
 ) -> None:
-    "Raise `ConfigError` where a variable that a step names is not set, or is too short to be kept out."
+    "Raise `ConfigError` where a variable that a step names is not set, or cannot be kept out of records."
     environ = os.environ if environ is None else environ
     for name in step.secrets:
         value = environ.get(name, "")
         if not value:
             got = f"step '{step.name}' needs the secret {name}, but there is no such environment variable"
             raise ConfigError(got, do=f"Set it: export {name}=...", step=step.name, secret=name)
-        if len(value) < SHORTEST:
-            got = f"the secret {name} has fewer than {SHORTEST} characters: it cannot be told from other text"
-            raise ConfigError(got, do="Use a longer one", step=step.name, secret=name)
+        used = next((one for one in names if value in one), "")
+        if len(value) < SHORTEST or used:
+            why = f"is part of the name '{used}'" if used else f"has fewer than {SHORTEST} characters"
+            got = f"the secret {name} {why}: it cannot be told from other text"
+            raise ConfigError(got, do="Use another one", step=step.name, secret=name)
 
 
 def read_secret(
@@ -159,7 +162,7 @@ def forms(
     lines = [line.strip() for line in value.splitlines()] if "\n" in value else []
     parts = {value, *(line for line in lines if len(line) >= 8), *_inside(value)}
     found = set()
-    for part in (part for part in parts if len(part) >= SHORTEST):
+    for part in parts:
         escaped = {
             json.dumps(part)[1:-1],
             json.dumps(part, ensure_ascii=False)[1:-1],
@@ -175,11 +178,12 @@ def forms(
 
 def _inside(value):
     "The parts of a connection's URL and of a JSON document, such as a service account's key."
-    with suppress(ValueError):
-        held = json.loads(value)
-        if isinstance(held, dict):
-            return [text for name, text in held.items() if isinstance(text, str) and is_secret(name, text)]
-    return [part for part in url_secrets(value) if len(part) >= SHORTEST] if "://" in value else []
+    with suppress(ValueError, AttributeError):
+        texts = [(name, text) for name, text in json.loads(value).items() if isinstance(text, str)]
+        return [text for name, text in texts if len(text) >= SHORTEST and is_secret(name, text)]
+    parts = url_secrets(value) if "://" in value else []
+    sure = [part for part in parts if len(part) >= SHORTEST or (len(part) > 4 and not part.isalnum())]
+    return [*sure, *(f":{part}@" for part in parts)]  # a short password only where it stands in the URL
 
 
 def _base64(value):
@@ -195,7 +199,8 @@ def _base64(value):
     return found
 
 # %% ../../nbs/00_core/09_secrets.ipynb #1157d100
-_GAP = r"(?:\x1b\[[0-9;]*m|[\s\0│|\\])*"
+_MARKS = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # no characters of any text: where one output ends
+_GAP = rf"(?:\x1b\[[0-9;]*m|[\s│|\\{_MARKS}])*"
 
 
 class Scrubber:
@@ -208,10 +213,10 @@ class Scrubber:
         values = sorted({str(one) for one in (values.values() if isinstance(values, dict) else values)})
         values = [value for value in values if len(value) >= SHORTEST]
         self._forms = sorted({form for value in values for form in forms(value)}, key=len, reverse=True)
-        long = [value for value in values if len(value) >= 12 and "\n" not in value]
-        broken = "|".join(_GAP.join(map(re.escape, "".join(value.split()))) for value in long)
+        lines = [value for value in values if "\n" not in value]
+        broken = "|".join(_GAP.join(map(re.escape, "".join(value.split()))) for value in lines)
         self._broken = re.compile(broken) if broken else None
-        self._heads = [(value, value[: max(12, len(value) // 2)]) for value in long if len(value) >= 24]
+        self._heads = [(value, value[: max(12, len(value) // 2)]) for value in lines if len(value) >= 24]
 
     def __bool__(self):
         return bool(self._forms)
@@ -221,7 +226,7 @@ class Scrubber:
             if form in text:
                 text = text.replace(form, "***")
         if self._broken:
-            text = self._broken.sub(lambda found: "***" + "\0" * found[0].count("\0"), text)
+            text = self._broken.sub(lambda found: "***" + re.sub(f"[^{_MARKS}]", "", found[0]), text)
         for value, head in self._heads:
             text = _without_beginnings(text, value, head)
         return text
@@ -255,9 +260,8 @@ class Scrubber:
         for name in ("stdout", "stderr"):
             at = [n for n, one in enumerate(outputs) if one.get("name") == name and "text" in one]
             texts = ["".join(outputs[n]["text"]) for n in at]
-            clean = (
-                self("\0".join(texts)).split("\0") if len(at) > 1 and "\0" not in "".join(texts) else texts
-            )
+            mark = next((one for one in _MARKS if one not in "".join(texts)), None)
+            clean = self(mark.join(texts)).split(mark) if mark and texts else texts
             for n, old, new in zip(at, texts, clean, strict=True):
                 if new != old:
                     outputs[n] = type(outputs[n])({**outputs[n], "text": new})

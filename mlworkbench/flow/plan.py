@@ -87,9 +87,15 @@ def _filled(root, settings, graph, tables, names, overrides):
     notebooks = {name: read_notebook(root / graph.steps[name].notebook) for name in names}
     for name, notebook in notebooks.items():
         check_language(name, notebook)
-        check_secrets(graph.steps[name])
+        check_secrets(graph.steps[name], names=_names(settings))
     params = resolve({name: (graph.steps[name], notebooks[name]) for name in names}, overrides, settings)
     return Plan(root, settings, graph, tables, names, params, notebooks)
+
+
+def _names(settings):
+    return [settings.project.name] + [
+        name for step in settings.steps for name in (step.name, step.notebook, *step.reads, *step.writes)
+    ]
 
 
 def _check_step(plan, name):
