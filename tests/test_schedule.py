@@ -373,3 +373,13 @@ def test_check_and_list_tell_what_is_wrong_with_a_schedule(tmp_path):
     assert code == 2 and "[schedule.nightly]: there is no step '1_lock'" in told["problems"][0]
     code, told, _ = call(root, "schedule", "list")
     assert code == 2 and "Did you mean '1_look'?" in told["schedules"][0]["problem"]
+
+
+def test_a_reason_shows_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLW_TEST_KEY", "s3cr3t-value-of-a-key")
+    step = {"name": "1_look", "head": PLAIN, "params_cell": "depth: int = 1", "code": ["1"]}
+    root = write_project(tmp_path / "one", step | {"secrets": ["MLW_TEST_KEY"]})
+    add_schedules(root, hourly(more='params = { depth = "s3cr3t-value-of-a-key" }\n'))
+    (done,) = run_due(root, ELEVEN)
+    assert done["status"] == "refused" and "depth" in done["reason"]
+    assert not [path for path in root.glob("store/**/*.json") if "s3cr3t" in path.read_text()]

@@ -31,7 +31,9 @@ STEP_CELLS = (
 
 def step_notebook() -> dict:  # JSON, format 4
     "The notebook by which the Papermill operator runs one step of a project."
-    text = "# One step of an mlworkbench project\n\nRun by Airflow's Papermill operator; the step's own page is in the project's `runs`."
+    text = (
+        "# One step of an mlworkbench project\n\nRun by Airflow's Papermill operator; its page is in `runs`."
+    )
     cells = [{"id": "about", "cell_type": "markdown", "metadata": {}, "source": text}]
     for number, (tag, code) in enumerate(STEP_CELLS, start=1):
         facts = {"id": f"cell-{number}", "cell_type": "code", "metadata": {"tags": [tag] if tag else []}}

@@ -9,6 +9,7 @@ __all__ = ['MACROS', 'FIELDS', 'check_line', 'check_timezone', 'schedule_lines',
 # %% ../../nbs/95_schedule/00_cron.ipynb #a1172c30
 import heapq
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
@@ -68,9 +69,11 @@ def check_timezone(
     name: str,  # as in the IANA database, e.g. "Europe/Berlin"
 ) -> ZoneInfo:
     "A time zone. Raises `ConfigError` with the nearest name."
-    names = available_timezones()
-    if name in names:
+    with suppress(
+        KeyError, ValueError, OSError
+    ):  # no such name, none that a file could have, a folder of names
         return ZoneInfo(name)
+    names = available_timezones()
     hint = nearest(name, names) or nearest(name.split("/")[-1], [n for n in names if "/" in n])
     raise ConfigError(f"there is no time zone {name!r}", "a name such as 'Europe/Berlin' or 'UTC'", hint)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..core.config import load_settings
 from ..core.errors import RunError, StoreError, WorkbenchError
+from ..core.secrets import Scrubber, secret_values
 from ..flow.notebooks import read_notebook
 from ..flow.parameters import declared
 from ..flow.records import Busy, read_run
@@ -179,7 +180,8 @@ def work(
             claim |= {"status": "interrupted", "reason": f"{type(error).__name__}: {error}".rstrip(": ")}
             raise
         finally:
-            claim["ended"] = now_text()
+            secrets = Scrubber(secret_values(asked.settings))  # the store is read by others than the machine
+            claim |= {"ended": now_text(), "reason": secrets(claim["reason"])}
             asked.claims.write(claim)
     return claim
 
