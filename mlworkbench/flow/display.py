@@ -113,8 +113,9 @@ class LiveDisplay:
     def __call__(self, record):
         if self.live is None:
             self._start()
-        elif record["run"] != self.record["run"]:  # the next one of a batch
-            self.live.console.print(headline_of_batch(self.record), headline(self.record), markup=False)
+        elif record["run"] != self.record["run"] and self.record.get("batch"):
+            done = f"{headline_of_batch(self.record)}: {headline(self.record)}"
+            self.live.console.print(done, markup=False)
         self.record = dict(record)  # drawn by rich's own thread
 
     def _start(self):

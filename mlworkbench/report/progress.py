@@ -17,7 +17,15 @@ from heapq import heappop, heappush
 from pathlib import Path
 from statistics import median
 
-from ..core.words import OVER, count_words, duration_text, left_text, progress_text, status_words
+from mlworkbench.core.words import (
+    OVER,
+    count_words,
+    duration_text,
+    left_text,
+    moment_text,
+    progress_text,
+    status_words,
+)
 
 # %% ../../nbs/70_report/09_progress.ipynb #ae2494eb
 class JsonFile:
@@ -272,8 +280,9 @@ def about_run(
     trigger, batch = record.get("trigger") or {}, record.get("batch") or {}
     about = []
     if (kind := trigger.get("kind", "manual")) != "manual" and not batch:
-        name = trigger.get("name") or trigger.get("schedule")
-        about.append(KINDS.get(kind, f"started by {kind}") + (f" {name}" if name else ""))
+        name, due = trigger.get("name"), trigger.get("scheduled_for")
+        words = [KINDS.get(kind, f"started by {kind}"), name, f"for {moment_text(due)}" if due else None]
+        about.append(" ".join(filter(None, words)))
     if batch:
         values = ", ".join(f"{name} {value}" for name, value in (batch.get("values") or {}).items())
         about.append(f"{batch.get('kind', 'batch')} {batch.get('id', '')}, run {batch.get('number')} of "
