@@ -156,8 +156,6 @@ def test_a_cell_that_computes_its_defaults():
     ("yaml", 'depth: 6\n50_train:\n  first: 2013-05-01\n60_score.depth: 8'),
 ])  # fmt: skip
 def test_a_file_of_parameters(tmp_path, suffix, text):
-    if suffix == "yaml":
-        pytest.importorskip("yaml")
     text = text.replace('\n"60_score.depth" = 8', "").replace("depth = 6", 'depth = 6\n"60_score.depth" = 8')
     (tmp_path / f"params.{suffix}").write_text(text)
     overrides = read_overrides(["60_score.depth=9"], tmp_path / f"params.{suffix}")
