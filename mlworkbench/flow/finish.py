@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ..core.errors import WorkbenchError
 from ..core.secrets import Scrubber, hidden_variables, secret_values
-from .engine import exception_outcome
 from .notebooks import seal_notebook
 from .parameters import injected_code
 from mlworkbench.flow.records import (
@@ -151,6 +150,8 @@ def _publish(job):
         writes = publish_work(Project(job["root"]), Path(job["work"]), job["run"])
         return {"writes": writes, "warnings": _unwritten(job, writes)}
     except Exception as error:
+        from mlworkbench.flow.engine import exception_outcome
+
         return exception_outcome(error) | undo(job)
 
 

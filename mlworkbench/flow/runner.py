@@ -28,7 +28,6 @@ from mlworkbench.flow.plan import (
     overall_status,
     plan_warnings,
 )
-from .process import StepProcess, next_events, preload, stop_on_signals
 from mlworkbench.flow.records import (
     append_records,
     give_up,
@@ -74,6 +73,8 @@ class Run:
 
     def go(self):
         "Until no step is running and none can start."
+        from mlworkbench.flow.process import next_events, preload  # not needed where nothing has changed
+
         try:
             plan = self.plan
             mark_unsettled(plan.root, self.record["run"])
@@ -203,6 +204,8 @@ def _has_room(run, name):
 
 def start(run, name, reason):
     "Start a step afresh: what an earlier attempt has left is removed."
+    from mlworkbench.flow.process import StepProcess
+
     step, entry, folder = run.plan.graph.steps[name], run.steps[name], run.folder
     work = folder / ".work" / name
     for stale in (work, folder / "artifacts" / name):
@@ -329,6 +332,8 @@ def run_project(
             check_pins(plan, old, one.pins)
         if nothing_to_do(one):
             return one.record
+        from mlworkbench.flow.process import stop_on_signals
+
         with stop_on_signals(lambda why: stop(one, why)):
             one.go()
             conclude(one)
@@ -386,9 +391,7 @@ def resume_run(
     if old["status"] == "succeeded":
         do = "Run what has changed since with `mlworkbench run`"
         raise RunError(f"run {old['run']} succeeded: there is nothing to resume", do=do, run=old["run"])
-    params = {
-        f"{step['name']}.{key}": value for step in old["steps"] for key, value in step["params"].items()
-    }
+    params = {step["name"]: step["params"] for step in old["steps"] if step["params"]}
     return run_project(
         root, only=[step["name"] for step in old["steps"]], params=params, pins=old.get("pins"),
         resumed_from=old["run"], trigger={"kind": "resume"}, batch=old.get("batch"),
