@@ -44,7 +44,7 @@ def _store(root):
     except WorkbenchError:
         return None
 
-
+# %% ../../nbs/99_cli/03_sharing.ipynb #06c299da
 def share_command(args):
     from mlworkbench.flow.prune import size_text
     from mlworkbench.flow.records import read_run
@@ -94,7 +94,7 @@ def _settle(root):
         if record["status"] == "running" and lock_holder(root) is None:
             mark_lost(root / "runs", record["run"])
 
-
+# %% ../../nbs/99_cli/03_sharing.ipynb #a504b01d
 async def _until_told(served):
     "Until SIGTERM, as under systemd, or Ctrl-C."
     import asyncio
@@ -147,7 +147,8 @@ def add_commands(
     add,  # `add_parser` of argparse
 ) -> None:
     "Declare the commands of this module."
-    compare = command(add, compare_command, "compare", "Compare two runs: parameters, metrics, findings, tables, code, outputs.", """
+    words = "Compare two runs: parameters, metrics, findings, tables, code, outputs."
+    compare = command(add, compare_command, "compare", words, """
   mlworkbench compare 20261121-0405 20261122-0405
   mlworkbench compare baseline 20261122-040512-c3d4 --json""")  # fmt: skip
     for name in ("a", "b"):
@@ -181,7 +182,7 @@ def _port(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
-
+# %% ../../nbs/99_cli/03_sharing.ipynb #381617d9
 def _add_keeping(add):
     tag = command(add, tag_command, "tag", "Tag a run, so that it is found and kept; or show its tags.", """
   mlworkbench tag 20261121-0405 release-1.0
@@ -190,7 +191,7 @@ def _add_keeping(add):
     tag.add_argument("run", metavar="RUN", help="a run's name, the beginning of it, or a tag")
     tag.add_argument("name", nargs="?", metavar="NAME", help="letters, digits, '_', '-' and '.'")
     tag.add_argument("--remove", action="store_true", help="take the tag away")
-    prune = command(add, prune_command, "prune", "Remove old runs; tagged ones and those in use are kept.", """
+    prune = command(add, prune_command, "prune", "Remove old runs, but none tagged or in use.", """
   mlworkbench prune --dry-run
   mlworkbench prune --keep 50 --days 30""")  # fmt: skip
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")

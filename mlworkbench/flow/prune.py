@@ -56,7 +56,7 @@ def _run_folders(runs):
         return []
     return sorted((p.name for p in runs.iterdir() if RUN_ID.fullmatch(p.name) and p.is_dir()), reverse=True)
 
-
+# %% ../../nbs/90_flow/12_prune.ipynb #6555b705
 def _unfinished(root):
     "Runs of sweeps and backfills that can be resumed."
     runs = set()
@@ -113,7 +113,7 @@ def _to_trash(folder, trash):
         raise RunError(f"cannot remove {folder}: {error.strerror}", do=do, run=folder.name) from error
     return True
 
-
+# %% ../../nbs/90_flow/12_prune.ipynb #1efbe4d7
 def _empty(trash):
     "Remove what is in the trash, but put a run back that has a tag; gives the names of those."
     back = []
@@ -133,7 +133,7 @@ def _remove_comparisons(runs):
         if any(not (runs / run).is_dir() for run in RUN_ID.findall(page.stem)):
             page.unlink(missing_ok=True)
 
-
+# %% ../../nbs/90_flow/12_prune.ipynb #00647443
 def folder_bytes(
     folder: Path,
 ) -> int:

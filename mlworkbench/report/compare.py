@@ -58,9 +58,9 @@ def _head(record):
         key: run_facts(record)[key] for key in ("reason", "trigger")
     }
 
-
+# %% ../../nbs/70_report/10_compare.ipynb #41fe9bbf
 def _pairs(first, second):
-    "Steps of either run, in the order of the later one: name, step of a, step of b; None where there is none."
+    "Steps of either run in the order of the later one: name, step of a, step of b; None for none."
     before, after = ({step["name"]: step for step in record["steps"]} for record in (first, second))
     return [(name, before.get(name), after.get(name)) for name in dict.fromkeys([*after, *before])]
 
@@ -195,7 +195,7 @@ def _software_of(runs, record):
             break
     return {name: value for name, value in (found | dict(record.get("software") or {})).items() if value}
 
-
+# %% ../../nbs/70_report/10_compare.ipynb #17c1786e
 def _notebooks(runs, first, second, name, old, new):
     "The changes of one notebook, or a note why there is nothing to compare."
     places = [page_of(runs, record["run"], step, ".ipynb") if step else None
@@ -249,7 +249,7 @@ def _rich_table(title, heads, rows):
         table.add_row(*map(Text, row))
     return table
 
-
+# %% ../../nbs/70_report/10_compare.ipynb #dba5dcc4
 def _print_changes(console, notebook):
     styles = {"+": "green", "-": "red", "…": "dim"}
     console.print(
@@ -269,7 +269,7 @@ def _print_changes(console, notebook):
             for sign, line in change[part]:
                 console.print(f"    {sign} {line}", style=styles.get(sign), markup=False)
 
-# %% ../../nbs/70_report/10_compare.ipynb #dba5dcc4
+# %% ../../nbs/70_report/10_compare.ipynb #77bcd270
 def comparison_tables(
     comparison: dict,  # from `compare_runs`
 ) -> list[tuple[str, list[str], list[list[str]]]]:  # title, headings, rows of what differs
@@ -283,17 +283,24 @@ def comparison_tables(
     same = sum(row["same"] for row in comparison["metrics"])
     return [
         ("Steps", ["Step", "a", "b"], [[s["step"], s["a"] or MISSING, s["b"] or MISSING] for s in steps]),
-        ("Parameters", ["Step", "Parameter", "a", "b"],
-         [[r["step"], r["param"], number_text(r["a"]), number_text(r["b"])] for r in differ["params"]]),
-        (f"Metrics ({same} more are the same)" if same else "Metrics", ["Step", "Metric", "a", "b", "Difference"],
-         [[r["step"], r["metric"], number_text(r["a"]), number_text(r["b"]), difference_text(r)] for r in differ["metrics"]]),
-        (f"Findings ({found['same']} more are the same)" if found["same"] else "Findings",
-         ["", "Severity", "Step", "Where", "What"],
-         [[word, _severity(one), one["step"], str(one.get("subject")), str(one.get("message"))] for word, one in findings]),
+        ("Parameters", ["Step", "Parameter", "a", "b"], [_cells(r, "param") for r in differ["params"]]),
+        (_more("Metrics", same), ["Step", "Metric", "a", "b", "Difference"],
+         [[*_cells(r, "metric"), difference_text(r)] for r in differ["metrics"]]),
+        (_more("Findings", found["same"]), ["", "Severity", "Step", "Where", "What"],
+         [[word, _severity(one), one["step"], str(one.get("subject")), str(one.get("message"))]
+          for word, one in findings]),
         ("Tables", ["Table", "a", "b", "Rows"],
          [[r["table"], _version(r["a"]), _version(r["b"]), rows_text(r)] for r in comparison["tables"]]),
         ("Software", ["Name", "a", "b"], [[r["name"], str(r["a"]), str(r["b"])] for r in differ["software"]]),
     ]  # fmt: skip
+
+
+def _more(title, same):
+    return f"{title} ({same} more are the same)" if same else title
+
+
+def _cells(row, word):
+    return [row["step"], row[word], number_text(row["a"]), number_text(row["b"])]
 
 
 def _severity(found):
@@ -303,7 +310,7 @@ def _severity(found):
 def _version(version):
     return MISSING if version is None else f"@{version}"
 
-
+# %% ../../nbs/70_report/10_compare.ipynb #2b3c13c6
 def difference_text(
     row: dict,  # of the metrics
 ) -> str:  # e.g. "+0.02 (+2.9 %)"; empty for text
@@ -327,7 +334,7 @@ def rows_text(
     changed = f" (+{row['added']:,} −{row['removed']:,})" if "added" in row else ""
     return f"{row['a_rows']:,} → {row['b_rows']:,}{changed}"
 
-
+# %% ../../nbs/70_report/10_compare.ipynb #de4cc680
 def change_counts(
     notebook: dict,  # of the comparison
 ) -> str:  # e.g. "2 cells changed, 1 added"

@@ -50,7 +50,7 @@ def _digest(content):
 def _counts(cell):
     return not DROPPED & set(cell.get("metadata", {}).get("tags", ()))
 
-
+# %% ../../nbs/70_report/08_differences.ipynb #0361e55f
 def _plain(cell):
     "A cell with nothing but what is compared, as nbdime takes it."
     plain = {"cell_type": cell["cell_type"], "metadata": {}, "source": joined(cell.get("source", ""))}
@@ -105,7 +105,7 @@ def _change(change, place, before, after):
         "outputs": line_changes(*(_outputs(cell) for cell in (before, after))),
     }
 
-
+# %% ../../nbs/70_report/08_differences.ipynb #bcbce937
 def _outputs(cell):
     return "\n".join(output["data"]["text/plain"].rstrip("\n") for output in cell.get("outputs", ()))
 

@@ -50,7 +50,7 @@ def _declared_upstream(root):
     reads = {step.name: [writers.get(table, step.name) for table in step.reads] for step in steps}
     return {name: [up for up in dict.fromkeys(ups) if up != name] for name, ups in reads.items()}
 
-
+# %% ../../nbs/70_report/07_gallery.ipynb #106d1850
 def _state(runs, name, upstream, run, step, last):
     facts = {"name": name, "upstream": upstream, "run": run}
     if step is None:
@@ -93,7 +93,7 @@ def _chip(runs, run, step):
     said = step["status"].replace("_", " ")
     return {"name": step["name"], "link": page_of(runs, run, step), "said": said, "took": took, **words}
 
-
+# %% ../../nbs/70_report/07_gallery.ipynb #5e768dda
 def varying_params(
     records: list[dict],  # from `read_runs`
 ) -> set[str]:  # e.g. "40_train.depth"
@@ -126,7 +126,7 @@ FIRST = 50  # runs that need no script
 
 def gallery_page(
     runs: Path,  # the project's `runs` folder
-    served: bool = False,  # by `serve-gallery`: the page then follows a run that goes on and makes comparisons
+    served: bool = False,  # by `serve-gallery`: the page then follows a run and makes comparisons
 ) -> str:  # HTML
     "The page that lists all runs, newest first."
     from markupsafe import Markup
@@ -155,7 +155,7 @@ def gallery_page(
         **_choices(rows),
     )
 
-
+# %% ../../nbs/70_report/07_gallery.ipynb #76db6db5
 def write_gallery(
     runs: Path,  # the project's `runs` folder
 ) -> Path:  # runs/index.html
@@ -163,7 +163,7 @@ def write_gallery(
     write_atomic(Path(runs, "index.html"), gallery_page(runs))
     return Path(runs, "index.html")
 
-# %% ../../nbs/70_report/07_gallery.ipynb #76db6db5
+# %% ../../nbs/70_report/07_gallery.ipynb #b5cd1f81
 def _pictures(steps):
     from markupsafe import Markup
 
@@ -198,7 +198,7 @@ def _comparisons(runs):
     ]
     return [[name, both[:at], both[at + 1 :]] for name, both, at in middle]
 
-
+# %% ../../nbs/70_report/07_gallery.ipynb #10263341
 def _choices(rows):
     "What one can choose from in the filters."
     present = {row["status"] for row in rows}

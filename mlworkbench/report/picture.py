@@ -30,7 +30,7 @@ def direct_edges(
         edges += [(up, name) for up in ups if not any(up in ancestors(o) for o in ups if o != up)]
     return edges
 
-
+# %% ../../nbs/70_report/05_picture.ipynb #e8e4e7c1
 def layers(
     upstream: dict[str, list[str]],  # step -> the steps it waits for
 ) -> tuple[list[list], list[tuple]]:  # the names of each layer, in order; arrows from one layer to the next
@@ -55,7 +55,7 @@ def layers(
         short += list(pairwise(path))
     return _ordered(rows, short), short
 
-
+# %% ../../nbs/70_report/05_picture.ipynb #3e3bba96
 def _ordered(rows, edges):
     "Sweep down and up: each goes to the mean place of its neighbours in the layer before."
     near = {}
@@ -93,7 +93,8 @@ def picture_svg(
     nodes = "".join(_node(step, *places[step["name"]]) for step in steps)
     return (
         f'<svg class="picture {direction}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'style="min-width:{0.8 * width:.0f}px" role="group" aria-label="{escape(label)}"><g class="edges" aria-hidden="true">{lines}</g>{nodes}</svg>'
+        f'style="min-width:{0.8 * width:.0f}px" role="group" aria-label="{escape(label)}">'
+        f'<g class="edges" aria-hidden="true">{lines}</g>{nodes}</svg>'
     )
 
 
@@ -115,7 +116,7 @@ def _places(rows, direction):
     )
     return places, *((long, wide) if direction == "right" else (wide, long))
 
-
+# %% ../../nbs/70_report/05_picture.ipynb #cf54fc06
 def _curve(start, end, direction, a, b):
     "From the end of one step to the beginning of another; a place that is passed is crossed in a line."
     (x, y), (u, v) = start, end

@@ -83,7 +83,7 @@ def _filled(step):
     whole |= {key: dict(whole[key] or {}) for key in DICTS}
     return whole | {"name": str(step["name"])}
 
-
+# %% ../../nbs/70_report/04_runs.ipynb #3d2b4504
 def _derive_upstream(steps):
     "Older records do not say what a step waits for: it follows from the tables."
     writers = {table: step["name"] for step in steps for table in step["writes"]}
@@ -109,7 +109,7 @@ def page_of(
     name = Path(str(step.get("html") or f"{step['name']}.html")).with_suffix(suffix).name
     return f"{home}/{name}" if Path(runs, home, name).is_file() else None
 
-
+# %% ../../nbs/70_report/04_runs.ipynb #2b18c436
 def effective_params(
     step: dict,  # of a record
 ) -> dict:  # name -> value
@@ -130,7 +130,7 @@ def why_not(
     reason = re.sub(r"^Ran because [^.]*\.\s*", "", str(step["reason"] or ""))
     return reason or "; ".join(failing[:2]) or step["status"].replace("_", " ")
 
-
+# %% ../../nbs/70_report/04_runs.ipynb #e7660740
 def run_facts(
     record: dict,  # from `read_record`
 ) -> dict:  # reason, counts, severities, given

@@ -33,7 +33,8 @@ RUN = r"\d{8}-\d{6}-[0-9a-f]{4}"
 PAGES = re.compile(rf"{RUN}/[\w-][\w.-]*\.html|compare-{RUN}-{RUN}\.html")
 ARTIFACTS = re.compile(rf"{RUN}/artifacts(/[^/.][^/]*)+")
 POLICY = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline' 'unsafe-eval'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -74,7 +75,7 @@ def check_token(
         raise ConfigError("the token is too short", "16 characters or more", "Leave --token out: one is made")
     return token
 
-
+# %% ../../nbs/70_report/12_server.ipynb #ab142fbc
 class Page(RequestHandler):
     "What all answers have in common: who may see them, and how a browser has to treat them."
 
@@ -187,14 +188,14 @@ class Gallery:
             return f"Run {run}. {'; '.join([said, *cells])}" if record["status"] == "running" else ""
         return f"Run {run} is going on"
 
-
+# %% ../../nbs/70_report/12_server.ipynb #581cb2bd
 def _changed(path):
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
 
-# %% ../../nbs/70_report/12_server.ipynb #581cb2bd
+# %% ../../nbs/70_report/12_server.ipynb #a023ac69
 class Index(Page):
     "The gallery."
 
@@ -225,7 +226,7 @@ class Compare(Page):
     def _make(self, a, b):
         return comparison_page(compare_runs(self.gallery.runs, a, b, self.gallery.store))
 
-
+# %% ../../nbs/70_report/12_server.ipynb #0162a1f4
 class File(Page, StaticFileHandler):
     "A page or an artifact of a run."
 
@@ -245,7 +246,7 @@ class File(Page, StaticFileHandler):
             self.set_header("Content-Disposition", "attachment")
             self.set_header("Content-Security-Policy", "default-src 'none'; sandbox")
 
-
+# %% ../../nbs/70_report/12_server.ipynb #e2792f83
 def make_app(
     runs: Path,  # the project's `runs` folder
     token: str = "",  # what is demanded; nothing, if empty

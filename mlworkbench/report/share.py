@@ -78,7 +78,7 @@ def share_run(
         "missing": missing,
     }
 
-
+# %% ../../nbs/70_report/11_share.ipynb #89ac7530
 def _parts(notebook, name, places, code):
     "Title, main part, themes and plotly of a step's page."
     html = page_html(read_executed(notebook), notebook, code=code)
@@ -109,12 +109,16 @@ def _document(record, pages, ids, code):
         facts=facts | {"given": {name: number_text(value) for name, value in facts["given"].items()}},
         notes=[*filter(None, [facts["trigger"]]), *(f"tagged {tag}" for tag in record["tags"])],
         picture=Markup(picture_svg(steps, "down")),
-        steps=[step | {"words": status_words(step["status"]), "counts": count_words(step["findings"])} for step in steps],
+        steps=[_line(step) for step in steps],
         findings=Markup(findings), more=more, themes=Markup(first["themes"]), plotly=Markup(plotly),
         policy=POLICY + (" 'unsafe-eval'" if len(plotly) > 1e6 else ""),
     )  # fmt: skip
 
 
+def _line(step):
+    return step | {"words": status_words(step["status"]), "counts": count_words(step["findings"])}
+
+# %% ../../nbs/70_report/11_share.ipynb #5bdcca05
 MOST = 12  # findings in the overview
 
 

@@ -21,7 +21,7 @@ def metric_series(
 ) -> dict[
     tuple[str, str], list[tuple[int, float]]
 ]:  # (step, metric) -> (place in `records`, value), oldest first
-    "The numbers that steps have recorded. The step '' is the run as a whole; each has a 'duration' in seconds."
+    "What steps have recorded. The step '' is the run as a whole; each has a 'duration' in seconds."
     series = {}
     for place in reversed(range(len(records))):
         ran = [s for s in records[place]["steps"] if s["status"] in COUNTED and not s["from_run"]]
@@ -110,7 +110,7 @@ def _group(step, metrics, records):
     charts = [_chart(metric, points) for metric, points in metrics.items()]
     return {"step": step, "charts": charts, "heads": [_head(metric) for metric in metrics], "rows": rows}
 
-
+# %% ../../nbs/70_report/06_trends.ipynb #afeda0ca
 def _head(metric):
     return metric.replace("_", " ")
 
@@ -129,7 +129,7 @@ def _chart(metric, points):
         "of": len(points),
     }
 
-# %% ../../nbs/70_report/06_trends.ipynb #afeda0ca
+# %% ../../nbs/70_report/06_trends.ipynb #17247be0
 def change_text(
     metric: str,
     values: list[float],  # oldest first
@@ -148,7 +148,7 @@ def trend_data(
     groups: list[dict],  # from `trend_groups`
     records: list[dict],
 ) -> dict:  # small enough to lie in the page
-    "What the pointer and the keyboard read: names and times of the runs, and the values of each chart as text."
+    "What pointer and keyboard read: names and times of the runs, the values of each chart as text."
     charts = [chart for group in groups for chart in group["charts"]]
     used = sorted({place for chart in charts for place in chart["places"]})
     at = {place: i for i, place in enumerate(used)}
