@@ -70,6 +70,7 @@ def draw_graph(
 ) -> str:
     "The pipeline as text: lines from each step to those that need it, its state, and its tables."
     names = [step["name"] for step in data["steps"]]
+    needed = _direct_edges(data)
     columns, rows = [], []  # for each column of lines the step it leads to, None where it is free
     for step in data["steps"]:
         ends = [at for at, name in enumerate(columns) if name == step["name"]]
@@ -77,9 +78,8 @@ def draw_graph(
         rows.append((_line(columns, at, ends[1:], "●", "┴", "┘"), step))
         for end in ends:
             columns[end] = None
-        needed = [e["to"] for e in data["edges"] if e["from"] == step["name"]]
         new = []
-        for name in sorted(needed, key=names.index):
+        for name in sorted(needed[step["name"]], key=names.index):
             if columns[at] is None:
                 columns[at] = name
             else:
@@ -89,6 +89,17 @@ def draw_graph(
             rows.append((_line(columns, at, new, "├", "┬", "┐"), None))
     width, longest = max(len(line) for line, _ in rows), max(map(len, names))
     return "\n".join(f"{line:<{width}}  {_words(step, longest)}".rstrip() for line, step in rows)
+
+
+def _direct_edges(data):
+    "Who waits for each step, and not for another one that waits for it."
+    after = {
+        step["name"]: {e["to"] for e in data["edges"] if e["from"] == step["name"]} for step in data["steps"]
+    }
+    below = {}
+    for name in reversed(after):
+        below[name] = after[name].union(*(below[one] for one in after[name]))
+    return {name: found - set().union(*(below[one] for one in found)) for name, found in after.items()}
 
 
 def _free(columns):
@@ -114,14 +125,15 @@ def _line(columns, at, ends, node, passed, last):
     return text.rstrip()
 
 
+def _listed(tables, most=4):
+    more = [f"{len(tables) - most + 1} more"] if len(tables) > most else []
+    return ", ".join([*tables[: most - len(more)], *more])
+
+
 def _words(step, longest):
     if step is None:
         return ""
-    tables = [
-        f"{verb} {', '.join(step[key])}"
-        for verb, key in (("reads", "reads"), ("writes", "writes"))
-        if step[key]
-    ]
+    tables = [f"{verb} {_listed(step[verb])}" for verb in ("reads", "writes") if step[verb]]
     return f"{step['name']:<{longest}}  {step['status'].replace('_', ' '):<11}  {'; '.join(tables)}"
 
 # %% ../../nbs/90_flow/16_explain.ipynb #00859363
