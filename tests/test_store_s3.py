@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from mlworkbench.core.errors import StoreError
+from mlworkbench.core.staging import take_back_run
 from mlworkbench.core.store import Store
 
 APPEND = """
@@ -94,3 +95,17 @@ def test_vacuum_keeps_what_is_tagged(store):
 
 def test_secrets_are_not_shown(store):
     assert "test" not in repr(store).replace(store.root, "")
+
+
+def test_what_a_run_has_published_is_taken_back(store):
+    rows = pl.DataFrame({"id": [1, 2]})
+    store.write("delays", rows)
+    store.tag("delays", "reviewed")
+    store.write("delays", rows, mode="append", run="r1")
+    store.tag("delays", "reviewed")
+    store.write("fresh", rows, run="r1")
+    store.tag("fresh", "new")
+    assert take_back_run(store, "r1", {"delays": 0, "fresh": None}) == (["delays", "fresh"], {})
+    assert store.read("delays").collect().height == 2 and store.tags("delays") == {"reviewed": 0}
+    assert not store.exists("fresh") and store.tags("fresh") == {} and "fresh" not in store.tables()
+    assert store.write("fresh", rows) == 0
