@@ -73,9 +73,9 @@ class PlainDisplay:
         view = run_view(record, self.left(record) if step["status"] == "running" else None)
         step = next(one for one in view["steps"] if one["name"] == step["name"])
         if step["status"] == "running":
-            rest = view["headline"].partition(": ")[2]
-            return f"{step['name']}: running, {step['detail']} ({rest})"
-        took = f" in {step['time']}" if step["time"] and step["status"] != "cached" else ""
+            where = f", {step['detail']}" if step["cell"] else ""
+            return f"{step['name']}: running{where} ({view['headline'].partition(': ')[2]})"
+        took = f" in {step['time']}" if step["time"] else ""
         facts = ", ".join(filter(None, (step["findings"], step["detail"])))
         return f"{step['name']}: {step['status'].replace('_', ' ')}{took}{', ' if facts else ''}{facts}"
 

@@ -224,13 +224,13 @@ def run_view(
 
 def _step_view(step, left, now):
     running = step["status"] == "running"
-    seconds = int(seconds_since(step["started"], now)) if running else step["seconds"]
     view = {key: step.get(key) for key in ("name", "title", "status", "cell", "cells", "html", "from_run")}
     view |= status_words(step["status"]) | {
         "detail": progress_text(step),
         "findings": count_words(step["findings"]),
     }
-    view["time"] = whole_seconds(seconds) if running else duration_text(seconds)
+    took = "" if step["status"] == "cached" else duration_text(step["seconds"])
+    view["time"] = whole_seconds(seconds_since(step["started"], now)) if running else took
     expected = (left or {}).get("steps", {}).get(step["name"])
     return view | {"left": left_text(expected) if running and expected is not None else ""}
 
@@ -264,13 +264,7 @@ def _left_words(left):
     return f", {left_text(left['seconds'], bool(why))}{why}"
 
 # %% ../../nbs/70_report/09_progress.ipynb #8ed5e594
-KINDS = {
-    "schedule": "started by schedule",
-    "resume": "resumed",
-    "sweep": "part of a sweep",
-    "backfill": "part of a backfill",
-    "jupyter": "started from JupyterLab",
-}
+KINDS = {"schedule": "started by schedule", "jupyter": "started from JupyterLab"}
 
 
 def about_run(
@@ -279,7 +273,7 @@ def about_run(
     "What a run was started by and belongs to; empty for one that was started by hand."
     trigger, batch = record.get("trigger") or {}, record.get("batch") or {}
     about = []
-    if (kind := trigger.get("kind", "manual")) != "manual" and not batch:
+    if (kind := trigger.get("kind", "manual")) not in ("manual", "resume") and not batch:
         name, due = trigger.get("name"), trigger.get("scheduled_for")
         words = [KINDS.get(kind, f"started by {kind}"), name, f"for {moment_text(due)}" if due else None]
         about.append(" ".join(filter(None, words)))
