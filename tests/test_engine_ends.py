@@ -96,6 +96,8 @@ def test_what_ends_well(tmp_path, engine):
     assert run(tmp_path, "print('x' * 3_000_000)", engine=engine)["status"] == "succeeded"
     text = "".join(one.text for one in nbformat.read(tmp_path / "out.ipynb", 4).cells[1].outputs)
     assert len(text) == 3_000_001
+    assert run(tmp_path, "print('\\ud800')", engine=engine)["status"] == "succeeded"  # half a character
+    assert nbformat.read(tmp_path / "out.ipynb", 4).cells[1].outputs[0].text == "\ud800\n"
 
 
 @ENGINES
@@ -105,7 +107,9 @@ def test_processes_that_a_notebook_has_started_are_ended_and_not_waited_for(tmp_
     outcome = run(tmp_path, code, last, engine=engine)
     pid = int(nbformat.read(tmp_path / "out.ipynb", 4).cells[1].outputs[0].text)
     assert outcome["status"] == "succeeded" and not is_alive(pid)
-    assert (tmp_path / "left").read_text() == str(-signal.SIGTERM)  # the kernel came to its own end after that
+    assert (tmp_path / "left").read_text() == str(
+        -signal.SIGTERM
+    )  # the kernel came to its own end after that
 
 
 @ENGINES
@@ -159,11 +163,11 @@ def test_the_system_runs_out_of_memory(tmp_path, monkeypatch):
     if group is None:  # no right to make a control group here: the system's counter is played
         told = iter([4, 5])
         monkeypatch.setattr("mlworkbench.flow.engine.oom_kills", lambda pid: next(told))
-        from mlworkbench.flow.engine import Engine
+        from mlworkbench.flow.engine import Engine, gone_outcome
         from mlworkbench.flow.kernels import Kernel
 
         engine = Engine(new_notebook(), Kernel(2**22, "", lambda: -signal.SIGKILL, "plain"), print)
-        outcome = engine.gone()
+        outcome = gone_outcome(engine.watch)
     else:
         folder, limit = group
         try:

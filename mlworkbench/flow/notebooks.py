@@ -170,7 +170,8 @@ def write_notebook(nb, path):
     "Write a notebook in one piece, without nbformat's slow validation."
     from nbformat.v4 import writes
 
-    write_atomic(Path(path), writes(nb))
+    text = writes(nb).encode("utf-8", "backslashreplace").decode()  # half a character becomes JSON's escape
+    write_atomic(Path(path), text)
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #6b7f9e96
 def mark_pending(nb):

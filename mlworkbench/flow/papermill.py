@@ -81,7 +81,7 @@ class PapermillEngine:
         timeout=None,  # the same
         stdout_file=None,
         stderr_file=None,
-        start_timeout=None,  # papermill's; ours is `flow.engine.START_S`
+        start_timeout=None,  # papermill's; ours is `flow.kernels.START_S`
         autosave_cell_every=None,  # papermill's; ours is `flow.engine.SAVE_EVERY_S`
         input_path=None,
         **options,  # of nbclient.NotebookClient
@@ -113,7 +113,7 @@ class PapermillEngine:
         finally:
             manager.cleanup_pbar()
             shutil.rmtree(folder, ignore_errors=True)
-        raise_outcome(nb, outcome, engine.why, output_path)
+        raise_outcome(nb, outcome, engine.watch.why, output_path)
         return nb
 
 
@@ -142,11 +142,11 @@ def run_here(
             try:
                 thread.join()
             except KeyboardInterrupt:
-                engine.stop("interrupted")
+                engine.watch.stop("interrupted")
                 thread.join()
             return done[0]
     except KeyboardInterrupt:  # a second Ctrl-C: no patience left
-        engine.why = engine.why or "interrupted"
+        engine.watch.why = engine.watch.why or "interrupted"
         return engine.conclude(engine.stopped())
 
 
@@ -162,7 +162,7 @@ def stopped_by_sigterm(engine):
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, lambda *_: engine.stop("its process was ended by SIGTERM"))
+    signal.signal(signal.SIGTERM, lambda *_: engine.watch.stop("its process was ended by SIGTERM"))
     try:
         yield
     finally:
