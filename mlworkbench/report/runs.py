@@ -8,6 +8,7 @@ __all__ = ['TAG', 'STEP', 'LISTS', 'DICTS', 'TROUBLE', 'read_tags', 'tag_run', '
 
 # %% ../../nbs/70_report/04_runs.ipynb #37edd669
 import json
+import os
 import re
 from pathlib import Path
 
@@ -105,9 +106,11 @@ def page_of(
     "Where the page of a step is."
     if not step.get("html") and suffix == ".html":
         return None
-    home = Path(str(step.get("from_run") or run)).name  # a name of a folder beside, whatever a record says
-    name = Path(str(step.get("html") or f"{step['name']}.html")).with_suffix(suffix).name
-    return f"{home}/{name}" if Path(runs, home, name).is_file() else None
+    home = os.path.basename(str(step.get("from_run") or run))  # a folder beside, whatever a record says
+    name = os.path.basename(str(step.get("html") or f"{step['name']}.html"))
+    name = os.path.splitext(name)[0] + suffix
+    there = not home.startswith(".") and os.path.isfile(os.path.join(runs, home, name))
+    return f"{home}/{name}" if there else None
 
 # %% ../../nbs/70_report/04_runs.ipynb #2b18c436
 def effective_params(
