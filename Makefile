@@ -53,4 +53,4 @@ check-python:
 	{ echo "mlworkbench needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-airflow demo build dist *.egg-info
