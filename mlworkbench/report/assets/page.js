@@ -49,15 +49,24 @@ function repaint(dark, width) {
     window.Plotly.react(figure.querySelector(".mlw-plot"), themed(figure, dark, width))
 }
 
+// One at a time, so that the first is on the screen before the next is drawn.
+const wanted = []
+async function drawWanted() {
+  await unpack()
+  for (let figure; (figure = wanted.shift());) {
+    draw(figure)
+    await new Promise(resolve => setTimeout(resolve))
+  }
+}
 const near = new IntersectionObserver(
-  seen => seen.filter(entry => entry.isIntersecting).forEach(async ({ target }) => {
-    near.unobserve(target)
-    await unpack()
-    draw(target)
-  }),
+  seen => {
+    const come = seen.filter(entry => entry.isIntersecting).map(entry => entry.target)
+    come.forEach(figure => near.unobserve(figure))
+    if (wanted.push(...come) && wanted.length === come.length) drawWanted()
+  },
   { rootMargin: "800px" })
 figures.forEach(figure => near.observe(figure))
-if (figures.length) (window.requestIdleCallback ?? setTimeout)(unpack) // ready for the printer
+if (figures.length) unpack() // ready for the printer too
 addEventListener("theme", () => repaint(isDark()))
 
 // Paper: light, all figures, all that is folded but the code; wide figures and tables as small as they must be.
