@@ -288,9 +288,7 @@ def page_html(
         "lead": markdown_html(lead) if lead else "",
         "notebook": step.get("notebook") or path.name,
         "status": status_words(step.get("status")),
-        "reason": re.sub(RAN, "", step.get("reason") or "").strip()
-        if step.get("status") != "succeeded"
-        else "",
+        "reason": re.sub(RAN, "", step.get("reason") or "").strip(),
         "ran": (re.match(RAN, step.get("reason") or "") or [""])[0].strip(),
         "trouble": _trouble(step.get("error"), cells, stopped, code),
         "answer": answer_html(cells),
