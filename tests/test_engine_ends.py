@@ -203,12 +203,18 @@ def test_many_short_cells_are_not_one_long_cell(tmp_path):
 
 
 def test_the_runner_asks_a_notebook_to_stop(tmp_path):
-    process = begin(tmp_path, "time.sleep(60)", "1")
-    until_running(process, 2)
+    process = begin(tmp_path, "open('begun', 'w')\ntime.sleep(60)", "1")
+    wait_for((tmp_path / "begun").exists)
     process.stop()
     outcome = finish(process)
     assert outcome["status"] == "interrupted" and "time.sleep(60)" in outcome["error"]["traceback"]
     assert statuses(tmp_path) == ["completed", "failed", "pending"]
+
+
+def test_a_notebook_is_stopped_before_its_first_cell(tmp_path):
+    process = begin(tmp_path, "time.sleep(60)")
+    process.stop()
+    assert finish(process)["status"] == "interrupted" and "completed" not in statuses(tmp_path)[1:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

@@ -131,12 +131,20 @@ class Watch:
     ):
         self.kernel, self.limits = kernel, {key: value for key, value in limits.items() if value}
         self.why, self.number, self.over, self.kill_at = "", 0, False, None
+        self.executing = (
+            False  # whether the kernel has begun with the cell; before that it ignores an interrupt
+        )
         self.peak, self.measure_at, self.pause = 0.0, 0.0, 0.1
         self.ooms = oom_kills(kernel.pid)
         self.begun = self.cell_begun = time.monotonic()
 
     def next_cell(self, number):
-        self.number, self.cell_begun = number, time.monotonic()
+        self.number, self.cell_begun, self.executing = number, time.monotonic(), False
+
+    def begins(self):
+        self.executing = True
+        if self.why:
+            self.kernel.signal(signal.SIGINT)
 
     def stop(self, why):
         "Interrupt the notebook, and kill it where it does not listen. Called from signal handlers, too."
@@ -145,7 +153,8 @@ class Watch:
         patient = not self.why and self.number and why != "memory_mb"
         self.why = self.why or why
         self.kill_at = time.monotonic() + (GRACE_S if patient else 0)
-        self.kernel.signal(signal.SIGINT if patient else signal.SIGKILL)
+        if self.executing or not patient:
+            self.kernel.signal(signal.SIGINT if patient else signal.SIGKILL)
 
     def look(self):
         "What there is to do by now."
@@ -224,7 +233,7 @@ class Engine:
         "Run all cells; what the notebook does is in the outcome, not raised."
         mark_pending(self.nb)
         self.save_now()
-        talk = Talk(self.watch.kernel, self.nb, self.on_output, **self.options)
+        talk = Talk(self.watch.kernel, self.nb, self.on_message, **self.options)
         both = work, guard = [asyncio.ensure_future(one) for one in (self.work(talk), self.guard())]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -268,8 +277,10 @@ class Engine:
                 self.save_now()
             await asyncio.sleep(0.02)
 
-    def on_output(self, output):
+    def on_message(self, output, kind):
         self.changed = True
+        if kind == "execute_input":
+            self.watch.begins()
         if output is not None:
             self.heard(output)
 

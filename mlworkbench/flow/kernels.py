@@ -299,7 +299,7 @@ class Talk:
 
         def heard(message, cell, number):
             output = hear(message, cell, number)
-            changed(output)
+            changed(output, message["msg_type"])
             return output
 
         self.client.process_message = heard
