@@ -15,7 +15,6 @@ import time
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from pathlib import Path
-from statistics import median
 
 from mlworkbench.core.words import (
     OVER,
@@ -174,6 +173,8 @@ class TimeLeft:
 
 def _still(step, earlier, now):
     "Seconds that one step will still take; None where that cannot be told."
+    from statistics import median  # not needed by a run with nothing to do
+
     if step["status"] == "pending":
         return median(earlier) if earlier else None
     spent = seconds_since(step["started"], now)
