@@ -7,7 +7,6 @@ __all__ = ['GRACE_S', 'SAVE_EVERY_S', 'SAVE_SHARE', 'CRASHES', 'describe_exit', 
            'exit_outcome', 'save_executed', 'Watch', 'stopped_outcome', 'gone_outcome', 'Engine', 'execute']
 
 # %% ../../nbs/90_flow/06_engine.ipynb #9d7bebf7
-import asyncio
 import os
 import re
 import signal
@@ -231,6 +230,8 @@ class Engine:
 
     async def run(self) -> dict:  # the outcome
         "Run all cells; what the notebook does is in the outcome, not raised."
+        import asyncio
+
         mark_pending(self.nb)
         self.save_now()
         talk = Talk(self.watch.kernel, self.nb, self.on_message, **self.options)
@@ -271,6 +272,8 @@ class Engine:
         self.watch.measure()
 
     async def guard(self):
+        import asyncio
+
         while self.watch.kernel.poll() is None:
             self.watch.look()
             if self.changed and time.monotonic() > self.save_at and not self.watch.over:
@@ -338,6 +341,8 @@ def execute(
     stops=None,  # called with the engine's `stop`, before the first cell
 ) -> dict:  # the outcome
     "Run a notebook in a kernel and save it as it goes."
+    import asyncio  # here and above: a run in which nothing has changed does not wait for it
+
     try:
         injected = job.get("injected")
         if injected is None:

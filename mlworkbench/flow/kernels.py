@@ -8,7 +8,6 @@ __all__ = ['BASE', 'SLOW', 'HEAVY', 'BEHIND', 'UNKNOWN', 'LAST_WORDS', 'OPTIONS'
            'start_forked', 'fork_kernel', 'wait_child', 'become_kernel', 'adopt_environment', 'open_files', 'Talk']
 
 # %% ../../nbs/90_flow/05_kernels.ipynb #d23f1fba
-import asyncio
 import atexit
 import gc
 import importlib
@@ -305,6 +304,8 @@ class Talk:
         self.client.process_message = heard
 
     async def begin(self):
+        import asyncio
+
         self.channels.start_channels(stdin=False, hb=False)
         until = time.monotonic() + START_S
         while time.monotonic() < until:
@@ -323,7 +324,9 @@ class Talk:
                 return message["content"]
 
     async def end(self):
-        "Let the kernel end in order, then end what is left."
+        "Let the kernel end in order."
+        import asyncio
+
         if self.kernel.poll() is None:
             self.channels.shutdown()
             until = time.monotonic() + SHUTDOWN_S
