@@ -92,6 +92,7 @@ def test_what_ends_well(tmp_path, engine):
     last = "import atexit; atexit.register(lambda: open('left', 'w').write('x'))"
     outcome = run(tmp_path, last, "sys.exit(0)", "1 / 0", engine=engine)
     assert outcome["status"] == "succeeded" and "sys.exit()" in outcome["reason"]
+    assert statuses(tmp_path) == ["completed"] * 3 + ["pending"]
     assert (tmp_path / "left").exists() and outcome["peak_mb"] > 10
     assert run(tmp_path, "print('x' * 3_000_000)", engine=engine)["status"] == "succeeded"
     text = "".join(one.text for one in nbformat.read(tmp_path / "out.ipynb", 4).cells[1].outputs)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRACE_S', 'SAVE_EVERY_S', 'SAVE_SHARE', 'CRASHES', 'describe_exit', 'plain_text', 'ended', 'exception_outcome',
-           'exit_outcome', 'save_executed', 'Watch', 'stopped_outcome', 'gone_outcome', 'Engine', 'execute']
+           'exit_outcome', 'save_executed', 'Watch', 'stopped_outcome', 'gone_outcome', 'Saving', 'Engine', 'execute']
 
 # %% ../../nbs/90_flow/06_engine.ipynb #9d7bebf7
 import os
@@ -211,6 +211,30 @@ def gone_outcome(
     return exit_outcome(code, out_of_memory=cause, **where)
 
 # %% ../../nbs/90_flow/06_engine.ipynb #5472db3c
+class Saving:
+    "Saves a notebook while it runs: often enough to look at, rarely enough not to cost."
+
+    def __init__(
+        self,
+        nb,
+        save,  # called with nb
+    ):
+        self.nb, self.save, self.changed, self.next = nb, save, False, 0.0
+        self.count, self.seconds = 0, 0.0
+
+    def now(self):
+        begun, self.changed = time.monotonic(), False
+        with suppress(OSError):  # a disk that is full is told at the end, see `save_executed`
+            self.save(self.nb)
+        took = time.monotonic() - begun
+        self.next = begun + max(SAVE_EVERY_S, SAVE_SHARE * took)
+        self.count, self.seconds = self.count + 1, self.seconds + took
+
+    def if_due(self):
+        if self.changed and time.monotonic() > self.next:
+            self.now()
+
+# %% ../../nbs/90_flow/06_engine.ipynb #8be81437
 class Engine:
     "One run of one notebook."
 
@@ -224,16 +248,16 @@ class Engine:
         heard=lambda output: None,  # called with each output
         **options,  # of nbclient.NotebookClient
     ):
-        self.nb, self.save, self.tell, self.heard, self.options = nb, save, tell, heard, options
+        self.nb, self.tell, self.heard, self.options = nb, tell, heard, options
         self.watch, self.cell = Watch(kernel, limits or {}), None
-        self.changed, self.save_at, self.saves = False, 0.0, {"count": 0, "seconds": 0.0}
+        self.saving = Saving(nb, save)
 
     async def run(self) -> dict:  # the outcome
         "Run all cells; what the notebook does is in the outcome, not raised."
         import asyncio
 
         mark_pending(self.nb)
-        self.save_now()
+        self.saving.now()
         talk = Talk(self.watch.kernel, self.nb, self.on_message, **self.options)
         both = work, guard = [asyncio.ensure_future(one) for one in (self.work(talk), self.guard())]
         try:
@@ -263,7 +287,7 @@ class Engine:
             self.watch.next_cell(number)
             self.tell("cell", number, len(code))
             mark_running(self.nb.cells[self.cell])
-            self.changed = True
+            self.saving.changed = True
             await talk.client.async_execute_cell(self.nb.cells[self.cell], self.cell)
             if self.watch.why:  # it has overheard the interrupt, and ended all the same
                 return
@@ -276,46 +300,34 @@ class Engine:
 
         while self.watch.kernel.poll() is None:
             self.watch.look()
-            if self.changed and time.monotonic() > self.save_at and not self.watch.over:
-                self.save_now()
+            if not self.watch.over:
+                self.saving.if_due()
             await asyncio.sleep(0.02)
 
     def on_message(self, output, kind):
-        self.changed = True
+        self.saving.changed = True
         if kind == "execute_input":
             self.watch.begins()
         if output is not None:
             self.heard(output)
 
-    def save_now(self):
-        begun, self.changed = time.monotonic(), False
-        with suppress(OSError):  # a disk that is full is told at the end, see `save_executed`
-            self.save(self.nb)
-        took = time.monotonic() - begun
-        self.save_at = begun + max(SAVE_EVERY_S, SAVE_SHARE * took)
-        self.saves = {"count": self.saves["count"] + 1, "seconds": round(self.saves["seconds"] + took, 4)}
-
     def judge(self, work, guard):
         "How it ended, from the cells and from the kernel's process."
         error = work.exception() if work.done() else guard.exception()
-        if type(error).__name__ == "CellExecutionError":
-            return self.raised(error)
+        raised = type(error).__name__ == "CellExecutionError"
+        if raised and error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
+            mark_completed(self.nb.cells[self.cell])
+            return ended("succeeded", reason="A cell ended the notebook with sys.exit().")
         if self.watch.why:
-            return self.stopped()
+            return self.stopped(error.traceback if raised else "")
+        if raised:
+            status = "interrupted" if error.ename == "KeyboardInterrupt" else "failed"
+            return ended(status, error.ename, error.evalue, error.traceback, **self.where())
         if self.watch.kernel.poll() is not None and not (work.done() and error is None):
             return gone_outcome(self.watch, **self.where())
         if error is None:
             return ended("succeeded")
         return ended("kernel_died", type(error).__name__, str(error), **self.where())  # it does not answer
-
-    def raised(self, error):
-        if error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
-            self.cell = None
-            return ended("succeeded", reason="A cell ended the notebook with sys.exit().")
-        if self.watch.why:
-            return self.stopped(error.traceback)
-        status = "interrupted" if error.ename == "KeyboardInterrupt" else "failed"
-        return ended(status, error.ename, error.evalue, error.traceback, **self.where())
 
     def stopped(self, trace=""):
         text = "" if self.cell is None else self.nb.cells[self.cell].source.strip()
@@ -331,7 +343,8 @@ class Engine:
         mark_ended(self.nb, self.cell, outcome["error"])
         self.nb.metadata.mlworkbench = {key: outcome[key] for key in ("status", "error", "reason")}
         facts = {"peak_mb": round(self.watch.peak, 1) or None, "engine": self.watch.kernel.engine}
-        return save_executed(self.nb, self.save, outcome) | facts | {"saves": self.saves}
+        facts["saves"] = {"count": self.saving.count, "seconds": round(self.saving.seconds, 4)}
+        return save_executed(self.nb, self.saving.save, outcome) | facts
 
 # %% ../../nbs/90_flow/06_engine.ipynb #bb12d1e3
 def execute(
