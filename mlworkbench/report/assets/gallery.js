@@ -117,17 +117,44 @@ function startTrends() {
   })
 }
 
-// Served: follow a run that goes on, and take over a page that has changed; what was typed and chosen stays.
+// Sweeps: a click on a heading sorts, a second one the other way; what is empty stays last.
+function startSorting() {
+  for (const head of document.querySelectorAll(".sorted thead th")) {
+    const button = document.createElement("button"), body = head.closest("table").tBodies[0]
+    button.type = "button"
+    button.append(...head.childNodes)
+    head.append(button)
+    const cell = row => row.cells[head.cellIndex]
+    button.addEventListener("click", () => {
+      const way = head.ariaSort === "descending" ? 1 : -1
+      head.parentNode.querySelectorAll("[aria-sort]").forEach(other => other.removeAttribute("aria-sort"))
+      head.ariaSort = way < 0 ? "descending" : "ascending"
+      const key = row => cell(row).dataset.value ? +cell(row).dataset.value : cell(row).textContent
+      const order = (a, b) => typeof a === typeof b ? (a < b ? -1 : +(a > b)) * way : typeof a === "number" ? -1 : 1
+      body.append(...[...body.rows].sort((one, two) => order(key(one), key(two))))
+    })
+  }
+}
+
+// Served: follow a run that goes on, and take over a page that has changed; what was typed, chosen and opened stays.
 async function refresh() {
   const page = new DOMParser().parseFromString(await (await fetch("./")).text(), "text/html")
   const kept = ["search", "status", "severity", "tag", "param"].map(id => [id, picked(id)]), held = limit
   for (const id of ["content", "data"]) if (!$(id) || !page.getElementById(id)) return location.reload()
+  const active = document.activeElement, at = active.selectionStart
+  const parts = () => [...document.querySelectorAll("#content details")].map(part => [part.querySelector("summary").textContent, part])
+  const open = new Map(parts().map(([title, part]) => [title, part.open]))
   for (const id of ["content", "data"]) $(id).replaceWith(document.adoptNode(page.getElementById(id)))
   for (const [id, value] of kept) if ($(id)) $(id).value = value
+  for (const [title, part] of parts()) part.open = open.get(title) ?? part.open
   start()
   limit = held
   update()
   showChosen()
+  if (active.isConnected) return
+  const again = active.id ? $(active.id) : document.querySelector(`[aria-label="${CSS.escape(active.ariaLabel)}"]`)
+  again?.focus({ preventScroll: true })
+  if (at != null) again?.setSelectionRange(at, at)
 }
 
 async function follow(version) {
