@@ -314,6 +314,9 @@ def test_nothing_is_seen_without_the_token_and_nothing_beside_the_pages(project,
         )
     _, headers, _ = answer[f"{b}/artifacts/fit/page.html"]
     assert headers["Content-Disposition"] == "attachment" and "sandbox" in headers["Content-Security-Policy"]
+    other_names = ("/artifacts/fit/page.html", "./artifacts/fit/page.html", "x/../artifacts/fit/page.html",
+                   "artifacts/fit/page.html/", "artifacts//fit/page.html")  # fmt: skip
+    assert {raw(address, f"GET /{b}/{path}", **known) for path in other_names} == {404}
     hidden = (
         "run.json",
         "fit.ipynb",

@@ -52,11 +52,14 @@ def may_see(
     runs: Path,  # the project's `runs` folder
     path: str,  # of a request, decoded, without the first "/"
 ) -> bool:
-    "Whether a file is one of those that are given away; a link to a place outside is not."
-    if not (PAGES.fullmatch(path) or ARTIFACTS.fullmatch(path)) or "\0" in path:
+    "Whether a file is one of those that are given away; a link to anything else is not."
+    kind = next((kind for kind in (PAGES, ARTIFACTS) if kind.fullmatch(path)), None)
+    if kind is None or "\0" in path:
         return False
     home = Path(runs).resolve()
-    return home.joinpath(path).resolve().is_relative_to(home / path.split("/")[0])
+    real = home.joinpath(path).resolve()
+    inside = real.is_relative_to(home / path.split("/")[0])
+    return inside and bool(kind.fullmatch(real.relative_to(home).as_posix()))
 
 # %% ../../nbs/70_report/12_server.ipynb #b0195834
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -235,8 +238,8 @@ class File(Page, StaticFileHandler):
         StaticFileHandler.initialize(self, str(gallery.runs.absolute()))
 
     def validate_absolute_path(self, root, absolute_path):
-        path = Path(absolute_path)
-        if not may_see(self.gallery.runs, str(path.relative_to(root))) or not path.is_file():
+        # as it was asked for: the headers depend on it, so one file must have one address only
+        if not may_see(self.gallery.runs, self.path) or not Path(absolute_path).is_file():
             raise HTTPError(404)
         return absolute_path
 
