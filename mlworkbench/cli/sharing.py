@@ -52,15 +52,19 @@ def share_command(args):
 
     runs = project_root(args) / "runs"
     run = read_run(runs, args.run)["run"]
-    shared = share_run(runs, run, args.out or Path(f"{run}.html"), code=not args.no_code)
+    shared = share_run(runs, run, args.out or Path(), code=not args.no_code)
     missing = f" Without a page: {', '.join(shared['missing'])}." if shared["missing"] else ""
     say(
         args,
-        f"Wrote {shared['file']}, {size_text(shared['bytes'])}: run {run}, {shared['pages']} pages.{missing}",
+        f"Wrote {shared['file']}, {size_text(shared['bytes'])}: run {run}, {_count(shared['pages'], 'page')}.{missing}",
     )
     return 0, shared
 
 # %% ../../nbs/99_cli/03_sharing.ipynb #522fba59
+def _count(number, word):
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def serve_command(args):
     import asyncio
 
@@ -133,13 +137,13 @@ def prune_command(args):
 
     root = project_root(args)
     done = prune_runs(root, args.keep, args.days, args.dry_run)
-    if done["removed"] and not args.dry_run:
-        write_gallery(root / "runs")
+    if not args.dry_run and (root / "runs").is_dir():
+        write_gallery(root / "runs")  # also for a prune that was cut short
     for one in done["removed"]:
         say(args, f"{one['run']}  {size_text(one['bytes'])}")
     word = "would be removed" if args.dry_run else "removed"
     kept = ", ".join(f"{count} {reason}" for reason, count in done["kept"].items())
-    say(args, f"{len(done['removed'])} runs {word}, {size_text(done['bytes'])}. Kept: {kept or 'none'}.")
+    say(args, f"{_count(len(done['removed']), 'run')} {word}, {size_text(done['bytes'])}. Kept: {kept or 'none'}.")
     return 0, done
 
 # %% ../../nbs/99_cli/03_sharing.ipynb #ed01cab8
@@ -157,7 +161,7 @@ def add_commands(
   mlworkbench share 20261121-0405
   mlworkbench share 20261121-0405 -o board.html --no-code""")  # fmt: skip
     share.add_argument("run", nargs="?", metavar="RUN", help="the newest, if not given")
-    share.add_argument("-o", "--out", type=Path, metavar="FILE", help="RUN.html in this folder, if not given")
+    share.add_argument("-o", "--out", type=Path, metavar="FILE", help="a file, or a folder for RUN.html; this folder, if not given")
     share.add_argument("--no-code", action="store_true", help="leave the code out of the file")
     for parser in (compare, share, _add_serve(add), *_add_keeping(add)):
         add_project(parser)

@@ -8,6 +8,7 @@ __all__ = ['MISSING', 'FEW', 'compare_runs', 'compare_findings', 'print_comparis
 
 # %% ../../nbs/70_report/10_compare.ipynb #4b40c97c
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -94,7 +95,9 @@ def _metrics(step):
 
 
 def _same(a, b):
-    return (type(a) is type(b) and a == b) or (_is_number(a) and _is_number(b) and a == b)
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-12)  # what is left is the order of a sum
+    return a == b and (type(a) is type(b) or (_is_number(a) and _is_number(b)))
 
 
 def _is_number(value):
@@ -244,7 +247,7 @@ def _rich_table(title, heads, rows):
 
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in heads:
-        table.add_column(head, overflow="fold", justify="right" if head in ("Difference", "Rows") else "left")
+        table.add_column(head, overflow="fold", justify="right" if head in _numbers(heads) else "left")
     for row in rows:
         table.add_row(*map(Text, row))
     return table
@@ -295,8 +298,13 @@ def comparison_tables(
     ]  # fmt: skip
 
 
+def _numbers(heads):
+    "The columns that are set to the right."
+    return ("a", "b", "Difference") if "Difference" in heads else ("Rows",)
+
+
 def _more(title, same):
-    return f"{title} ({same} more are the same)" if same else title
+    return f"{title} ({same} more {'is' if same == 1 else 'are'} the same)" if same else title
 
 
 def _cells(row, word):
@@ -355,7 +363,13 @@ def comparison_page(
         comparison[key] | {"key": key, "words": status_words(comparison[key]["status"])} for key in ("a", "b")
     ]
     tables = [
-        {"title": title, "heads": names, "rows": rows, "id": title.split()[0].lower()}
+        {
+            "title": title,
+            "heads": names,
+            "rows": rows,
+            "id": title.split()[0].lower(),
+            "numbers": _numbers(names),
+        }
         for title, names, rows in comparison_tables(comparison)
     ]
     return templates().get_template("compare.html.jinja").render(

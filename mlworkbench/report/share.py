@@ -52,11 +52,12 @@ def renamed(
 def share_run(
     runs: Path,  # the project's `runs` folder
     run: str,  # the run's whole name
-    out: Path,  # the file to write
+    out: Path,  # the file to write, or a folder for RUN.html
     code: bool = True,  # False leaves the code out of the file
 ) -> dict:  # run, file, bytes, pages: how many, missing: steps without a page
     "Write a run as one offline HTML file. Raises `RunError` where its record or all of its pages are gone."
     runs, out = Path(runs), Path(out)
+    out = out / f"{run}.html" if out.is_dir() else out
     record = read_record(runs / run)
     if record["status"] == "unreadable":
         raise RunError(f"the record of run {run} cannot be read: {record['reason']}", run=run)
