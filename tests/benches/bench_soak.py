@@ -68,19 +68,20 @@ def held() -> dict:
 
 def run_all(folder: Path, notebooks: list[Path], workers: int, limit_s: float) -> list[float]:
     "Seconds each notebook took."
-    waiting, running, times = list(enumerate(notebooks)), {}, {}
+    waiting, running, times, places = list(enumerate(notebooks)), {}, {}, list(range(workers))
     while waiting or running:
         while waiting and len(running) < workers:
             number, source = waiting.pop(0)
-            out = folder / f"out-{number % 8}-{number % workers}.ipynb"
+            out = folder / f"out-{places[0]}.ipynb"
             job = {"notebook": str(source), "out": str(out), "cwd": str(folder), "env": dict(os.environ)}
             job |= {"log": str(out.with_suffix(".log")), "timeout_s": limit_s}
-            running[StepProcess(job)] = number, time.perf_counter()
+            running[StepProcess(job)] = number, time.perf_counter(), places.pop(0)
         next_events(list(running), 1.0)
         for process in [process for process in running if not process.running]:
-            number, begun = running.pop(process)
+            number, begun, place = running.pop(process)
             times[number] = time.perf_counter() - begun
             check(process, notebooks[number])
+            places.append(place)
     return [times[number] for number in range(len(notebooks))]
 
 
