@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlworkbench.report.compare import compare_runs, write_comparison
 from mlworkbench.report.gallery import FIRST, write_gallery
 
 pytestmark = pytest.mark.browser
@@ -205,3 +206,58 @@ def test_two_runs_are_chosen_for_a_comparison(tmp_path, visit, axe, scheme):
         not tab.locator("#compare").is_visible()
         and not tab.get_by_label(f"Compare run {names[3]}").is_checked()
     )
+
+
+def test_a_sweep_is_a_table_that_sorts(tmp_path, visit, axe):
+    runs = write_runs(tmp_path, 4)
+    for number, folder in enumerate(sorted(runs.glob("2*")), 1):
+        record = json.loads((folder / "run.json").read_text())
+        values = {"depth": 4 + number % 2}
+        record |= {"batch": {"id": "b1", "kind": "sweep", "number": number, "of": 6, "values": values}}
+        if number == 3:
+            record["steps"][2]["metrics"] = {}
+        (folder / "run.json").write_text(json.dumps(record))
+    tab = visit(write_gallery(runs), 390)
+    table = tab.get_by_role("group", name="Sweep 1").get_by_role("table")
+    assert tab.get_by_role("heading", name="Sweep over depth").is_visible()
+    assert tab.locator(".batch summary").inner_text().startswith("Sweep over depth 4 of 6 runs")
+
+    def column(number):
+        return table.locator(f"tbody td:nth-child({number + 1})").all_text_contents()
+
+    heads = table.locator("thead th").all_text_contents()
+    last = heads.index("50_evaluate roc auc")
+    assert heads[0] == "depth" and column(last) == ["0.7", "0.701", "", "0.703"]
+    table.get_by_role("button", name=heads[last]).click()
+    assert column(last) == ["0.703", "0.701", "0.7", ""]
+    assert table.locator("thead th").nth(last).get_attribute("aria-sort") == "descending"
+    tab.keyboard.press("Enter")
+    assert column(last) == ["0.7", "0.701", "0.703", ""]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390 and axe(tab) == []
+
+
+EVIL = "</script><img src=x onerror=hit=1><script>hit=1</script>\"' onfocus=hit=1 autofocus"
+
+
+def test_nothing_that_a_run_has_written_becomes_part_of_a_page(tmp_path, visit):
+    runs = write_runs(tmp_path, 2)
+    for number, folder in enumerate(sorted(runs.glob("2*"))):
+        step = step_record(1, EVIL, "failed", [EVIL]) | {
+            "error": {"name": EVIL, "message": EVIL}, "reason": EVIL, "writes": {EVIL: number},
+            "params": {EVIL: f"{EVIL}{number}"}, "metrics": {EVIL: number}, "html": EVIL, "from_run": EVIL,
+            "findings": [{"check": EVIL, "subject": f"{EVIL}{number}", "severity": "fail", "message": EVIL}],
+        }  # fmt: skip
+        batch = {"id": EVIL, "kind": EVIL, "number": number, "of": 2, "values": {EVIL: EVIL}}
+        record = {"project": EVIL, "status": EVIL, "seconds": 1, "started": EVIL, "batch": batch}
+        record |= {
+            "steps": [step, step | {"name": "later", "status": "succeeded"}],
+            "mlworkbench": f"{EVIL}{number}",
+        }
+        (folder / "run.json").write_text(json.dumps(record))
+    names = sorted(folder.name for folder in runs.glob("2*"))
+    comparison = write_comparison(runs, compare_runs(runs, *names))
+    for page in (write_gallery(runs), comparison):
+        tab = visit(page)
+        tab.wait_for_load_state("networkidle")
+        assert EVIL[:30] in tab.locator("main").inner_text()
+        assert tab.evaluate("typeof hit") == "undefined" and tab.locator("main img").count() == 0

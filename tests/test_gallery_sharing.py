@@ -196,6 +196,7 @@ def test_a_prune_that_is_killed_leaves_whole_runs_or_none(project):
     assert call(root, "prune", "--days", "30", "--keep", "1")[0] == 0
     assert not list((root / "runs").glob("20200202-*"))
     assert not list((root / "runs" / ".trash").iterdir())
+    assert "20200202" not in (root / "runs" / "index.html").read_text()
 
 
 @pytest.fixture
@@ -228,6 +229,7 @@ def test_a_team_looks_on_while_a_run_goes_on(project, served, tab):
         tab.locator("#live", has_text=re.compile(r"fit: cell \d of \d")).wait_for()
         row = tab.locator(".runs tbody tr").first
         row.get_by_text(re.compile("Running$")).wait_for()
+        tab.get_by_text("The pipeline as a table").click()
         tab.get_by_label("Search runs").fill("succ")
     finally:
         (root / "wait").unlink()
@@ -235,6 +237,8 @@ def test_a_team_looks_on_while_a_run_goes_on(project, served, tab):
     row.get_by_text(re.compile("Succeeded$")).wait_for()
     assert tab.locator(".runs tbody tr").count() == before + 1 and tab.locator("#live").is_hidden()
     assert tab.get_by_label("Search runs").input_value() == "succ"
+    assert tab.evaluate("document.activeElement.id") == "search"
+    assert tab.get_by_role("group", name="Steps of the pipeline").is_visible()
     tab.get_by_label("Search runs").fill("")
     for run in (a, b):
         tab.get_by_label(f"Compare run {run}").check()

@@ -211,7 +211,7 @@ def _batch_metrics(records):
     keys = dict.fromkeys(key for metrics in found for key in metrics)
     differ = [key for key in keys if len({repr(metrics.get(key)) for metrics in found}) > 1] or list(keys)
     of = Counter(name for _, name in differ)
-    return found, {key: _head(key[1] if of[key[1]] == 1 else f"{key[0]} {key[1]}") for key in differ}
+    return found, {key: _head(key[1]) if of[key[1]] == 1 else f"{key[0]} {_head(key[1])}" for key in differ}
 
 
 def _cell(value):

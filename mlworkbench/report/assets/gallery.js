@@ -175,6 +175,7 @@ async function follow(version) {
 function start() {
   data = JSON.parse($("data").textContent)
   startRuns()
+  startSorting()
   startTrends()
 }
 start()
