@@ -1,5 +1,6 @@
 """Sweeps and backfills through the command line: kept apart, resumable, stopped and killed."""
 
+import copy
 import json
 import signal
 import subprocess
@@ -30,7 +31,10 @@ def training(tmp_path):
     judge = 'model = step.read("model").collect()\nstep.record(score=model["depth"][0] * model["share"][0])'
     return write_project(
         tmp_path,
-        {"name": "1_rows", "writes": ["rows"], "code": ['step.write("rows", pl.DataFrame({"x": [1]}))']},
+        {
+            "name": "1_rows", "writes": ["rows"],
+            "code": ['step.write("rows", pl.DataFrame({"x": [1]}))\nstep.record(rows=1)'],
+        },
         {
             "name": "2_train", "reads": ["rows"], "writes": ["model"], "params": {"depth": 5}, "code": [fit],
             "params_cell": "depth: int = 4  # tree depth, 1..12\nshare = 0.5",
@@ -44,7 +48,8 @@ def test_a_crossed_sweep_makes_a_run_of_its_own_for_each_combination(training):
     assert code == 0 and batch["status"] == "succeeded" and batch["kind"] == "sweep", err
     pairs = [(4, 0.5), (4, 1.0), (6, 0.5), (6, 1.0)]
     assert [tuple(e["values"].values()) for e in batch["combinations"]] == pairs
-    assert [e["metrics"] for e in batch["combinations"]] == [{"score": d * s} for d, s in pairs]
+    metrics = [{"score": d * s, "rows": 1} for d, s in pairs]  # also of the step that was reused
+    assert [e["metrics"] for e in batch["combinations"]] == metrics
     runs = [entry["run"] for entry in batch["combinations"]]
     assert len(set(runs)) == 4
     store = Project(training).store
@@ -85,12 +90,17 @@ def test_a_dry_run_lists_and_checks_and_starts_nothing(training):
         (["--sweep", "depth=4,13"], "step '2_train': the parameter 'depth' is '13'. Accepted: int, 1..12."),
         (["--sweep", "dept=4"], "Did you mean 'depth'?"),
         (["--backfill", "depth=6..4"], "is empty"),
-        (["--dry-run"], "lists the runs of a --sweep"),
+        (["--dry-run"], "is for the runs of a --sweep"),
         (["-p", "depth=x", "--sweep", "share=1"], "'depth' is 'x'"),
     ):
         code, answer, _ = call(training, "run", *wrong)
         assert code == 2 and message in answer["error"]
     assert not (training / "runs").exists()
+    given = ["-p", "2_train.share=0.1", "--sweep", "share=0.5,1", "--dry-run"]
+    code, answer, _ = call(training, "run", *given)
+    assert code == 2 and "runs 1 and 2 would get the same parameters" in answer["error"]
+    code, answer, _ = call(training, "run", "--fail-fast")
+    assert code == 2 and "--fail-fast" in answer["error"]
 
 
 def test_parameters_on_the_command_line_and_in_a_file(training, tmp_path):
@@ -240,7 +250,11 @@ def test_tables_that_no_step_of_the_batch_writes_are_read_as_they_were_when_it_b
     store.write("raw", pl.DataFrame({"x": [1]}))
     batch = plan_batch(root, sweep=["depth=1,2"])
     store.write("raw", pl.DataFrame({"x": [1, 2]}))
-    assert [e["metrics"] for e in run_batch(root, batch)["combinations"]] == [{"rows": 1}, {"rows": 1}]
+    stale = copy.deepcopy(batch)
+    done = run_batch(root, batch)
+    assert [e["metrics"] for e in done["combinations"]] == [{"rows": 1}, {"rows": 1}]
+    again = run_batch(root, stale)  # read before another process went on with it: nothing is run twice
+    assert again["combinations"] == done["combinations"]
 
 
 def test_a_step_that_is_misspelt_after_the_plan_is_told_in_its_combination(slow):

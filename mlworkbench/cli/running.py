@@ -33,9 +33,10 @@ def run_command(args):
     chosen["params"] = read_overrides(args.param, args.params_file)
     if args.sweep or args.backfill:
         return _run_batch(args, project_root(args), chosen)
-    if args.dry_run:
-        do = "For one run, see `mlworkbench graph`"
-        raise ConfigError("--dry-run lists the runs of a --sweep or a --backfill", do=do)
+    if args.dry_run or args.fail_fast:
+        option = "--dry-run" if args.dry_run else "--fail-fast"
+        do = "For one run, see `mlworkbench graph`" if args.dry_run else ""
+        raise ConfigError(f"{option} is for the runs of a --sweep or a --backfill", do=do)
     return _run(args, project_root(args), run_project, **chosen, force=args.force)
 
 
