@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -311,6 +312,21 @@ def test_a_time_whose_machine_was_killed_is_told_and_tried_once_more(slow, machi
         assert [(one["status"], one["attempt"]) for one in again] == [("succeeded", 2)]
         assert read_run(slow / "runs", lost["run"])["status"] == "lost"
     assert run_due(slow, ELEVEN) == []
+
+
+def test_a_machine_that_slept_during_a_run_is_not_lost(slow, machines):
+    """A laptop that was closed: for an hour nobody told, and the run goes on as it is opened."""
+    add_schedules(slow, hourly())
+    machine = machines()
+    ask(machine, slow, ELEVEN)
+    wait_for((slow / "begun").exists)
+    machine.send_signal(signal.SIGSTOP)
+    age(slow)
+    assert run_due(slow, ELEVEN) == []
+    (slow / "go").touch()
+    machine.send_signal(signal.SIGCONT)
+    assert statuses(answer(machine)) == ["succeeded"]
+    assert run_due(slow, ELEVEN) == [] and len(list_runs(slow / "runs")) == 1
 
 
 def test_a_time_that_kills_its_machine_is_not_tried_for_ever(slow, machines):

@@ -69,6 +69,15 @@ def test_the_cron_job_is_valid_for_kubernetes(project, overlap, catch_up):
         kubernetes_validate.validate(jobs[0], kubernetes_validate.latest_version(), strict=True)
 
 
+def test_names_are_short_enough_for_kubernetes(project):
+    root, long = project(), "late-flights-of-all-three-airports-of-new-york"
+    settings = (root / "workbench.toml").read_text()
+    (root / "workbench.toml").write_text(settings.replace('"small"', f'"{long}"'))
+    jobs = list(yaml.safe_load_all(export(root, "kubernetes", "--image", "registry/late:1")))
+    names = [job["metadata"]["name"] for job in jobs]
+    assert len(set(names)) == 2 and max(map(len, names)) <= 52  # its jobs' names are 11 longer: 63
+
+
 def test_the_workflow_is_valid_for_github(project, tmp_path):
     file = tmp_path / "late.yml"
     bucket = 'store = "s3://bucket/late"\nstorage_options = { KEY = "env:S3_KEY" }'
@@ -77,8 +86,9 @@ def test_the_workflow_is_valid_for_github(project, tmp_path):
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     done = subprocess.run([*checker, file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    env = yaml.safe_load(text)["jobs"]["run"]["env"]
-    assert env == {name: f"${{{{ secrets.{name} }}}}" for name in ("API_KEY", "S3_KEY")}
+    job = yaml.safe_load(text)["jobs"]["run"]
+    (env,) = [step["env"] for step in job["steps"] if "env" in step]
+    assert "env" not in job and env == {name: f"${{{{ secrets.{name} }}}}" for name in ("API_KEY", "S3_KEY")}
     file.write_text(text.replace("timezone:", "time_zone:"))
     assert subprocess.run([*checker, file], capture_output=True).returncode == 1
 
@@ -159,6 +169,46 @@ def test_the_units_are_valid_for_systemd(project, tmp_path):
     units = [str(tmp_path / name) for name in files]
     done = subprocess.run([analyze, "verify", "--user", *units], capture_output=True, text=True, env=env)
     assert len(units) == 2 and done.returncode == 0 and done.stderr == "", done.stderr
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >> "$ASKED"
+"""
+
+
+def test_a_timer_is_taken_out_also_when_the_project_has_another_name(project, crontab, tmp_path):
+    program, asked = tmp_path / "bin/systemctl", tmp_path / "asked.txt"
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    root, units = project(), tmp_path / "config/systemd/user"
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "ASKED": str(asked)}
+    code, _, err = call(root, "schedule", "install", "--systemd", env=env)
+    assert code == 0 and len(list(units.iterdir())) == 2, err
+    (root / "workbench.toml").write_text("[project]\nname = 'new")  # nor need it be right
+    removed = call(root, "schedule", "uninstall", env=env)[1]["removed"]
+    assert [path[-6:] for path in removed] == [".timer", "ervice"] and list(units.iterdir()) == []
+    assert "--user disable --now mlworkbench-small" in asked.read_text()
+
+
+def test_nothing_is_written_where_there_is_no_systemd(project, tmp_path):
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "PATH": "/nowhere"}
+    code, _, err = call(project(), "schedule", "install", "--systemd", env=env)
+    assert code == 2 and "no systemd" in err and not (tmp_path / "config").exists()
+
+
+def test_a_source_that_would_be_reused_for_ever_is_told(project):
+    root = project()
+    note = call(root, "schedule", "list")[1]["schedules"][0]["note"]
+    assert note.startswith("1_in, 2_look: reused") and "`force = true`" in note
+    settings = (root / "workbench.toml").read_text()
+    (root / "workbench.toml").write_text(settings + "force = true\n")
+    assert call(root, "schedule", "list")[1]["schedules"][0]["note"] == ""
+
+
+def test_a_project_without_a_schedule_has_nothing_to_install(tmp_path, crontab):
+    root = write_project(tmp_path / "one", {"name": "1_look", "head": PLAIN, "code": ["1"]})
+    code, _, err = call(root, "schedule", "install")
+    assert code == 2 and "the project has no schedule" in err and not crontab.exists()
 
 
 def test_json_answers_of_next(project):

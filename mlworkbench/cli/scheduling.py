@@ -25,8 +25,10 @@ def list_command(args):
             say(args, f"  {row['problem']}")
             continue
         say(args, f"  next: {row['next'] or 'never, it is not enabled'}")
+        if row["note"]:
+            say(args, f"  note: {row['note']}")
         for past in row["past"][: args.past]:
-            say(args, f"  {past['scheduled_for']}  {past['status']}  {past['words']}".rstrip())
+            say(args, f"  {past['local']}  {past['status']}  {past['words']}".rstrip())
     if not rows:
         say(args, f"{root / 'workbench.toml'} has no [schedule.NAME]")
     return (2 if any(row["problem"] for row in rows) else 0), {"project": str(root), "schedules": rows}
@@ -48,6 +50,8 @@ def next_command(args):
         time.astimezone(zone).isoformat() for time in next_times(schedule, datetime.now(UTC), args.count)
     ]
     say(args, "\n".join(times))
+    if not schedule.enabled:
+        say(args, f"[schedule.{name}] is not enabled: nothing runs at these times.", sys.stderr)
     return 0, {"schedule": name, "timezone": schedule.timezone, "times": times}
 
 # %% ../../nbs/99_cli/04_scheduling.ipynb #2f171767
@@ -80,10 +84,13 @@ def start_command(args):
 
 # %% ../../nbs/99_cli/04_scheduling.ipynb #9115222d
 def install_command(args):
-    from mlworkbench.schedule.checks import check_schedules
+    from mlworkbench.core.config import load_settings
+    from mlworkbench.schedule.checks import check_schedules, find_schedule
     from mlworkbench.schedule.install import install
 
     root = project_root(args)
+    settings = load_settings(root)
+    find_schedule(settings, next(iter(settings.schedules), None))  # without one there is nothing to ask for
     if wrong := check_schedules(root):
         raise wrong[0]
     done = install(root, systemd=args.systemd, env_file=args.env_file, dry_run=args.dry_run)
@@ -121,7 +128,7 @@ def add_commands(
     examples = """examples:
   mlworkbench schedule list
   mlworkbench schedule install
-  mlworkbench schedule export kubernetes -o cronjob.yaml"""
+  mlworkbench schedule export kubernetes --image registry/late:1 -o cronjob.yaml"""
     style = argparse.RawDescriptionHelpFormatter
     parser = add("schedule", description=text, help=text, epilog=examples, formatter_class=style)
     add = parser.add_subparsers(dest="what", metavar="WHAT", required=True).add_parser

@@ -37,19 +37,20 @@ def github_workflow(
 
 def _job(pipeline):
     job = {"runs-on": "ubuntu-latest"}
-    if pipeline.secrets:
-        job["env"] = {name: f"${{{{ secrets.{name} }}}}" for name in pipeline.secrets}
     folder = _inside_repository(pipeline.root)
     if folder != ".":
         job["defaults"] = {"run": {"working-directory": folder}}
     python = {"python-version": f"{sys.version_info.major}.{sys.version_info.minor}"}
-    start = f"mlworkbench schedule start {pipeline.name} --by github"
-    keep = {"name": f"{pipeline.label}-runs", "path": f"{folder}/runs", "if-no-files-found": "ignore"}
+    start = {"run": f"mlworkbench schedule start {pipeline.name} --by github"}
+    if pipeline.secrets:  # here and not for the whole job: what is installed and used before needs none
+        start["env"] = {name: f"${{{{ secrets.{name} }}}}" for name in pipeline.secrets}
+    path = "runs" if folder == "." else f"{folder}/runs"
+    keep = {"name": f"{pipeline.label}-runs", "path": path, "if-no-files-found": "ignore"}
     job["steps"] = [
         {"uses": "actions/checkout@v4"},
         {"uses": "actions/setup-python@v5", "with": python},
         {"run": f"pip install {_packages(pipeline.root)}"},
-        {"run": start},
+        start,
         {"if": "always()", "uses": "actions/upload-artifact@v4", "with": keep},
     ]
     return job
@@ -63,8 +64,12 @@ def _inside_repository(root):
     return "."
 
 
+def _locked(root):
+    return [name for name in LOCKED if Path(root, name).is_file()]
+
+
 def _packages(root):
-    there = [name for name in LOCKED if Path(root, name).is_file()]
+    there = _locked(root)
     flags = {"requirements.txt": "--requirement", "constraints.txt": "--constraint"}
     return " ".join([f"mlworkbench=={__version__}", *(f"{flags[name]} {name}" for name in there)])
 
@@ -73,6 +78,8 @@ def _remarks(pipeline):
     schedule = pipeline.schedule
     if pipeline.local_store:
         yield "The store is a folder: what is written there is gone after the run. Give [project] store a URI, e.g. s3://..."
+    if not _locked(pipeline.root):
+        yield "Only mlworkbench is installed: list what else the notebooks import in requirements.txt and write this again."
     if schedule.catch_up != "none":
         yield "GitHub makes up for no time that was missed, and may begin some minutes late."
     if schedule.overlap == "skip":

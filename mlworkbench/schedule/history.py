@@ -6,12 +6,12 @@
 __all__ = ['PAST', 'schedule_rows', 'past_time']
 
 # %% ../../nbs/95_schedule/06_history.ipynb #6369c91f
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from ..core.config import load_settings
 from ..core.errors import ConfigError
-from .checks import check_schedule
+from .checks import check_schedule, kept_sources
 from .claims import Claims
 from .cron import check_timezone, describe_schedule, next_times
 
@@ -32,28 +32,36 @@ def schedule_rows(
 def _row(root, settings, claims, name, now):
     schedule = settings.schedules[name]
     facts = {key: getattr(schedule, key) for key in ("cron", "timezone", "enabled", "catch_up", "overlap")}
-    row = {"name": name, **facts, "words": "", "problem": "", "next": None}
+    row = {"name": name, **facts, "words": "", "problem": "", "note": "", "next": None}
+    zone = UTC
     try:
         check_schedule(Path(root), settings, name)
-        row["words"] = describe_schedule(schedule)
+        row["words"], zone = describe_schedule(schedule), check_timezone(schedule.timezone)
+        row["note"] = _note(kept_sources(settings, name))
         if schedule.enabled:
-            row["next"] = (
-                next_times(schedule, now, 1)[0].astimezone(check_timezone(schedule.timezone)).isoformat()
-            )
+            row["next"] = next_times(schedule, now, 1)[0].astimezone(zone).isoformat()
     except ConfigError as error:
         row["problem"] = str(error)
     past = [claims.read(name, one) for one in reversed(claims.names(name)[-PAST:])]
-    return row | {"past": [past_time(claim) for claim in past if claim]}
+    return row | {"past": [past_time(claim, zone) for claim in past if claim]}
+
+
+def _note(steps):
+    said = f"{', '.join(steps)}: reused while code and parameters stay the same, whatever is new outside"
+    return f"{said}. `force = true` runs all steps each time" if steps else ""
 
 
 def past_time(
     claim: dict,
-) -> dict:  # the claim and `words`
+    zone: tzinfo = UTC,
+) -> dict:  # the claim, `local` and `words`
     "What became of a scheduled time, in words as well."
     missed = claim["missed"]
     before = "1 time before it was missed" if missed and missed["count"] == 1 else ""
     before = f"{missed['count']} times before it were missed" if missed and missed["count"] > 1 else before
     if missed and claim["status"] == "missed":
         before = f"with it {missed['count']} since {missed['first']}" if missed["count"] > 1 else ""
-    parts = [claim["run"] or "", claim["reason"], before]
-    return claim | {"words": "; ".join(part.rstrip(".") for part in parts if part)}
+    began = "what is due from here on is seen to" if claim["status"] == "began" else ""
+    parts = [claim["run"] or "", claim["reason"], before, began]
+    local = datetime.fromisoformat(claim["scheduled_for"]).astimezone(zone).isoformat()
+    return claim | {"local": local, "words": "; ".join(part.rstrip(".") for part in parts if part)}

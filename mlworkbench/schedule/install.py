@@ -80,8 +80,9 @@ def systemd_units(
 ) -> dict[str, str]:  # file name -> text
     "A service and its timer."
     name = re.sub(r"[^a-z0-9]+", "-", load_settings(root).project.name.lower()).strip("-")
-    unit = f"mlworkbench-{name}-{hashlib.sha256(str(root).encode()).hexdigest()[:6]}"
-    start = " ".join(map(_quoted, [entry_point(), "schedule", "run-due", "--project", str(root)]))
+    unit = f"mlworkbench-{name}-{_digest(root)}"
+    words = [_quoted(word).replace("$", "$$") for word in ("schedule", "run-due", "--project", str(root))]
+    start = " ".join([_quoted(entry_point()), *words])  # a $ in the program's own path is none to systemd
     env = [f"EnvironmentFile={_percent(Path(env_file).absolute())}"] if env_file else []
     service = ["[Unit]", f"Description=What is due of {_percent(root)}", "", "[Service]", "Type=oneshot"]
     service += [f"ExecStart={start}", *env, f"Environment={_quoted(f'PATH={_search_path()}')}"]
@@ -89,6 +90,11 @@ def systemd_units(
     timer = ["[Unit]", f"Description=Ask every minute what is due of {_percent(root)}", "", "[Timer]"]
     timer += ["OnCalendar=*-*-* *:*:00", "AccuracySec=1s", "", "[Install]", "WantedBy=timers.target"]
     return {f"{unit}.service": "\n".join(service) + "\n", f"{unit}.timer": "\n".join(timer) + "\n"}
+
+
+def _digest(root):
+    "Of the folder, which stays when a project gets another name."
+    return hashlib.sha256(str(root).encode()).hexdigest()[:6]
 
 
 def _search_path():
@@ -100,7 +106,7 @@ def _percent(text):
 
 
 def _quoted(text):
-    escaped = _percent(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    escaped = _percent(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 # %% ../../nbs/95_schedule/05_install.ipynb #986028ec
@@ -138,12 +144,13 @@ def uninstall(
         removed.append("the lines in your crontab")
         if not dry_run:
             write_crontab(new)
-    for name in reversed(systemd_units(root)):
-        if (file := unit_folder() / name).exists():
-            removed.append(str(file))
-            if not dry_run:
-                _systemctl("disable", "--now", name, check=False)
-                file.unlink()
+    for file in sorted(
+        unit_folder().glob(f"mlworkbench-*-{_digest(root)}.*"), reverse=True
+    ):  # the timer first
+        removed.append(str(file))
+        if not dry_run:
+            _systemctl("disable", "--now", file.name, check=False)
+            file.unlink()
     would = "Would remove" if dry_run else "Removed"
     return {
         "removed": removed,
@@ -188,6 +195,7 @@ def _unit_lines(root, env_file):
 
 
 def _install_units(units):
+    _systemctl("--version")  # before anything is written
     unit_folder().mkdir(parents=True, exist_ok=True)
     for name, text in units.items():
         (unit_folder() / name).write_text(text, encoding="utf-8")
@@ -198,6 +206,8 @@ def _install_units(units):
 
 def _systemctl(*args, check=True):
     if not shutil.which("systemctl"):
+        if not check:
+            return
         raise ConfigError("there is no systemd on this machine", do="Install without `--systemd`")
     done = subprocess.run(["systemctl", "--user", *args], capture_output=True, text=True)
     if check and done.returncode:

@@ -125,7 +125,7 @@ class WorkbenchExecutionManager(DefaultExecutionManager):
         from jupyter_scheduler.orm import Job
         from jupyter_scheduler.utils import get_utc_timestamp
 
-        super().on_failure(e)
-        with self.db_session() as session:
+        with self.db_session() as session:  # first: whoever sees that it failed looks for when
             session.query(Job).filter(Job.job_id == self.job_id).update({"end_time": get_utc_timestamp()})
             session.commit()
+        super().on_failure(e)

@@ -40,7 +40,9 @@ class Pipeline:
     def label(self):
         "A name for other systems: lower case, digits and '-'."
         text = f"{self.settings.project.name}-{self.name}".lower()
-        return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:52].rstrip("-")
+        return (
+            re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:48].rstrip("-")
+        )  # a CronJob may have 52, "-12" among them
 
     @property
     def secrets(self):
@@ -81,6 +83,11 @@ def portable_line(
         got = f"the cron line {line!r}: 'L' and '#' are not the same everywhere"
         raise ConfigError(
             got, "days of the month and of the week", "Run it more often, or keep it here", line=line
+        )
+    if fields[2] != "*" != fields[4] and "*" in fields[2][0] + fields[4][0]:
+        got = f"the cron line {line!r}: a day of the month and of the week with '*/' mean both here and either elsewhere"
+        raise ConfigError(
+            got, "a '*' for one of the two", "Say the days one by one, or keep it here", line=line
         )
     if "7" in fields[4]:
         days = {day % 7 for day in CronSim(line, datetime(2026, 1, 1)).weekdays}
