@@ -114,7 +114,9 @@ def test_a_step_that_takes_more_memory_than_it_may(tmp_path):
     assert_told_everywhere(root, record, "kernel_died", "memory", "500")
 
 
-@pytest.mark.parametrize("code", ["1 / 0", "raise SystemExit(3)", "import nowhere"])
+@pytest.mark.parametrize(
+    "code", ["1 / 0", "raise SystemExit(3)", "import nowhere", "raise ValueError('half \\ud800')"]
+)
 def test_a_cell_that_fails(tmp_path, code):
     write = 'step.write("raw", pl.DataFrame({"x": [1]}))'
     root = write_project(
@@ -125,6 +127,14 @@ def test_a_cell_that_fails(tmp_path, code):
     record = run_project(root)
     assert record["status"] == "failed" and statuses(record)["2_next"] == "blocked"
     assert_told_everywhere(root, record, "failed")
+
+
+def test_half_a_character_does_not_keep_a_step_from_publishing(tmp_path):
+    write = 'step.write("raw", pl.DataFrame({"x": [1]}))'
+    root = write_project(tmp_path, {"name": "1_in", "writes": ["raw"], "code": [write, "print('\\ud800')"]})
+    record = run_project(root)
+    step = step_of(record, "1_in")
+    assert (step["status"], step["writes"], step["html"]) == ("succeeded", {"raw": 0}, "1_in.html")
 
 
 def test_a_step_that_its_findings_stop(tmp_path):
@@ -232,6 +242,43 @@ def test_a_runner_that_is_killed_takes_its_kernels_along_and_is_found_out(tmp_pa
     assert code == 0 and record["status"] == "lost" and record["reason"] == "The runner was killed."
     assert statuses(record) == {"1_in": "lost", "2_next": "blocked"}
     assert_told_everywhere(root, record, "lost", "the runner was killed", stopped=False)
+
+
+def test_a_step_is_said_to_run_before_it_has_a_process(tmp_path, monkeypatch):
+    root, seen = waiting(tmp_path), []
+
+    def start(job, finish):
+        seen.append(newest_record(root)["steps"][0]["status"])
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("mlworkbench.flow.process.StepProcess", start)
+    with pytest.raises(OSError, match="no more processes"):
+        run_project(root)
+    assert seen == ["running"]
+
+
+def test_what_a_lost_step_had_recorded_is_kept_and_no_folder_is_left(tmp_path):
+    known = (
+        "from mlworkbench.core.findings import finding, make_findings\nstep.record(rows=3)\n"
+        'step.report(make_findings([finding("rows", "raw", "warn", "few rows", 3, 9)]))'
+    )
+    root = write_project(tmp_path / "p", {"name": "1_in", "writes": ["raw"], "code": [known, WAIT]})
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    runner = begin(root, "run", env={**os.environ, "TMPDIR": str(temporary)})
+    kernel = kernel_pid(root)
+    step = psutil.Process(kernel).parent()
+    step.suspend()  # so that it does not tidy up when the runner goes
+    runner.kill()
+    step.kill()
+    runner.communicate()
+    wait_for(lambda: not is_alive(kernel))
+    _, record, _ = call(root, "status")
+    assert_told_everywhere(root, record, "lost", "the runner was killed", stopped=False)
+    lost = step_of(record, "1_in")
+    assert lost["metrics"] == {"rows": 3} and [one["message"] for one in lost["findings"]] == ["few rows"]
+    assert Project(root).store.read("findings").collect()["message"].to_list() == ["few rows"]
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_lost_run_is_found_by_the_next_one(tmp_path):

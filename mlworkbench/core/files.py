@@ -24,7 +24,8 @@ def write_atomic(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        # half a character, which UTF-8 has no bytes for, is written as JSON would
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

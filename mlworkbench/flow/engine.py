@@ -63,8 +63,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 def plain_text(
     text: str,
 ) -> str:
-    "Text without the colours of a terminal."
-    return _COLOURS.sub("", text)
+    "Text without the colours of a terminal, and without half characters, which no table or terminal takes."
+    return _COLOURS.sub("", text).encode("utf-8", "backslashreplace").decode()
 
 
 def ended(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATUS_TAG', 'read_notebook', 'source', 'code_cells', 'notebook_title', 'check_language', 'write_json',
-           'seal_notebook', 'running_cell', 'load_notebook', 'inject', 'write_notebook', 'mark_pending', 'mark_running',
-           'mark_completed', 'mark_ended']
+           'seal_notebook', 'running_cell', 'read_work', 'load_notebook', 'inject', 'write_notebook', 'mark_pending',
+           'mark_running', 'mark_completed', 'mark_ended']
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #4ce58da4
 import json
@@ -138,6 +138,18 @@ def _status_cell(notebook, facts):
     named = (notebook["nbformat"], notebook.get("nbformat_minor", 0)) >= (4, 5)
     return cell | ({"id": STATUS_TAG} if named else {}) | {"source": "\n\n".join(lines)}
 
+# %% ../../nbs/90_flow/01_notebooks.ipynb #249476d2
+def read_work(
+    work: Path,  # runs/<run>/.work/<step>
+) -> dict:  # metrics, findings
+    "The metrics and findings a step has recorded so far."
+    metrics, findings = Path(work, "metrics.json"), Path(work, "findings.jsonl")
+    lines = findings.read_text(encoding="utf-8").splitlines() if findings.exists() else []
+    return {
+        "metrics": json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {},
+        "findings": [json.loads(line) for line in lines if line.endswith("}")],  # a kill may cut the last
+    }
+
 # %% ../../nbs/90_flow/01_notebooks.ipynb #eadbc737
 def load_notebook(
     path: Path,
@@ -170,8 +182,7 @@ def write_notebook(nb, path):
     "Write a notebook in one piece, without nbformat's slow validation."
     from nbformat.v4 import writes
 
-    text = writes(nb).encode("utf-8", "backslashreplace").decode()  # half a character becomes JSON's escape
-    write_atomic(Path(path), text)
+    write_atomic(Path(path), writes(nb))
 
 # %% ../../nbs/90_flow/01_notebooks.ipynb #6b7f9e96
 def mark_pending(nb):

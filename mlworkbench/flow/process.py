@@ -40,6 +40,8 @@ class StepProcess:
         self.job, self.outcome, self.kernel, self.running = job, None, None, True
         self.phase, self._heard = "running", b""
         self._folder = tempfile.mkdtemp(prefix="mlw-", dir=socket_folder())
+        if "work" in job:  # whoever finds this process and the step's killed can take the folder away
+            Path(job["work"], "sockets").write_text(self._folder, encoding="utf-8")
         named = f"{finish.__module__}:{finish.__qualname__}" if finish else None
         self.connection, theirs = socket.socketpair()
         with theirs:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ..core.errors import RunError, StoreError, nearest
-from .notebooks import running_cell, seal_notebook, write_json
+from .notebooks import read_work, running_cell, seal_notebook, write_json
 from ..report.runs import read_tags
 
 # %% ../../nbs/90_flow/04_records.ipynb #0613ba49
@@ -291,15 +291,18 @@ def mark_lost(
         if step["status"] == "pending":
             step |= give_up(step, "The runner was killed")
     for step in lost:
-        _end_publishing(Path(runs, run, ".work", step["name"]))
+        work = Path(runs, run, ".work", step["name"])
+        _end_publishing(work)
+        with suppress(OSError):
+            shutil.rmtree((work / "sockets").read_text(encoding="utf-8"), ignore_errors=True)
         left = undo_published(Path(runs).parent, run, step.get("before", {}))
         cell = running_cell(Path(runs, run, f"{step['name']}.ipynb"), step.get("cell"))
-        step |= left | lost_outcome(cell, left["reason"]) | {"ended": ended, "cell": None}
+        step |= read_work(work) | left | lost_outcome(cell, left["reason"]) | {"ended": ended, "cell": None}
         step["seconds"] = seconds_between(step["started"], ended)
-    shutil.rmtree(Path(runs, run, ".work"), ignore_errors=True)
     record |= {"status": "lost", "reason": "The runner was killed.", "ended": ended}
     record["seconds"] = seconds_between(record["started"], ended)
     write_run(runs, record)
+    shutil.rmtree(Path(runs, run, ".work"), ignore_errors=True)
     for step in lost:
         _tell_lost(Path(runs), record, step)
     with suppress(Exception):  # the store cannot be written to now: the mark stays

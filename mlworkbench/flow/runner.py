@@ -132,12 +132,8 @@ def reuse(run, name):
             record = read_run(run.plan.runs, last["run"])
     old = next((step for step in (record or {}).get("steps", ()) if step["name"] == name), {})
     source = old.get("from_run") or run.old["run"] if run.old else last["run"]
-    why = (
-        f"It succeeded in run {source}."
-        if run.old
-        else f"Nothing it depends on has changed since run {source}."
-    )
-    entry |= {"status": "cached", "reason": why, "from_run": source, "seconds": 0.0}
+    why = "It succeeded in" if run.old else "Nothing it depends on has changed since"
+    entry |= {"status": "cached", "reason": f"{why} run {source}.", "from_run": source, "seconds": 0.0}
     entry |= {key: old[key] for key in ("metrics", "findings", "html") if key in old}
     entry["writes"] = old["writes"] if run.old else last["writes"]
     run.pins |= entry["writes"]
@@ -193,7 +189,7 @@ def start_ready(run):
                 start(run, name, f"Ran because {', and '.join(reasons[: 2 if run.old else 1])}.")
             else:
                 reuse(run, name)
-            run.save()
+                run.save()
     return any(entry["status"] == "pending" for entry in run.steps.values())
 
 
@@ -218,6 +214,7 @@ def start(run, name, reason):
     entry |= {"status": "running", "attempts": entry["attempts"] + 1, "reason": reason}
     entry |= dict.fromkeys(("error", "cell", "retry_at"))
     entry["started"] = entry["started"] or now()
+    run.save()  # before there is a process: killed in between, the step is not said to have waited
     run.processes[name] = StepProcess(step_job(run.plan, run.record, entry, work), finish_step)
     if step.timeout_s:
         run.deadlines[name] = time.monotonic() + step.timeout_s + PATIENCE_S
@@ -257,10 +254,11 @@ def ended(run, name, process):
     run.record["warnings"] += outcome.get("warnings", [])
     if entry["status"] in GOOD:
         run.pins |= entry["writes"]
-        run.state.put(name, run.record["run"], entry["parts"], entry["writes"])
     elif may_pass(entry) and not run.stopping:
         _plan_retry(run, entry)
     run.save()
+    if entry["status"] in GOOD:  # after the record, which a later run will take the results from
+        run.state.put(name, run.record["run"], entry["parts"], entry["writes"])
 
 
 def _finish_for(run, entry, process):
