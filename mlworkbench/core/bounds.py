@@ -40,6 +40,8 @@ class Bounds:
 
     def hold(self, value):
         "Whether a value, and each one in it, is within the bounds."
+        if value is None:
+            return True
         for name, (fits, _) in _SIZES.items():
             if name in self.limits and not (
                 hasattr(value, "__len__") and fits(len(value), self.limits[name])
@@ -48,7 +50,7 @@ class Bounds:
         if isinstance(value, list | tuple | dict):
             inside = value.values() if isinstance(value, dict) else value
             return all(Bounds(self._of_one()).hold(one) for one in inside)
-        free = isinstance(value, bool | str | None)
+        free = isinstance(value, bool | str)
         return free or all(_BOUNDS[n][0](*_like(value, limit)) for n, limit in self._of_one().items())
 
     def _of_one(self):
@@ -68,12 +70,13 @@ def comment_bounds(
 ) -> Bounds:
     "The ranges among the parts of a comment."
     accepted = date if _holds(kind, ("date", "datetime")) else int | float
-    limits = {}
-    for part in re.split(r"[,;()]", comment) if accepted is date or _holds(kind, ("int", "float")) else []:
+    limits, numbers = {}, _holds(kind, ("int", "float"))
+    text = re.sub(r"(?<=\d)\.\s*$", "", comment)  # the end of a sentence
+    for part in re.split(r"[,;()]|\band\b", text) if accepted is date or numbers else []:
         found = re.fullmatch(r"\s*(>=|<=|>|<|≥|≤)\s*(\S+)\s*", part)
         names = {">=": "ge", "≥": "ge", ">": "gt", "<=": "le", "≤": "le", "<": "lt"}
         pairs = [(names[found[1]], found[2])] if found else []
-        if not found and part.count("..") == 1:
+        if not found and part.count("..") == 1 and "..." not in part:
             low, high = (end.strip() for end in part.split(".."))
             pairs = [pair for pair in (("ge", low), ("le", high)) if pair[1]]
         values = [(name, _bound(text)) for name, text in pairs]

@@ -169,26 +169,24 @@ def check_value(
 
 
 def _shown(value):
-    text = (
-        str.__repr__(value)
-        if isinstance(value, str)
-        else str(as_json(value) if value is not None else "null")
-    )
+    shown = "null" if value is None else as_json(value)
+    text = str.__repr__(value) if isinstance(value, str) else str(shown)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _advice(parameter, value):
     name, kind = parameter.name, parameter.kind
-    if kind.name == "literal":
-        return nearest(value, kind.inside)
-    if type(value) is str and kind.name in ("int", "float", "bool", "list"):
+    one_of = kind.inside if kind.name == "literal" else ()
+    if type(value) is str and (kind.name in ("int", "float", "bool", "list") or value in map(str, one_of)):
         return "Write it without quotes"
-    if kind.name == "str" and not isinstance(value, str):
+    if not isinstance(value, str | None) and (kind.name == "str" or str(value) in one_of):
         return "Write it in quotes"
-    inferred = kind.name == "int" and parameter.annotation == "int" and type(value) is float
-    return (
-        f"A type is taken from the default; to accept more, write `{name}: float = ...`" if inferred else ""
-    )
+    if isinstance(value, Text) and kind.name == "bool":
+        return "Write true or false"
+    if isinstance(value, Text) and kind.name == "dict" and not value.startswith("{"):
+        return 'Write it as JSON: {"name": value}'
+    fraction = kind.name == "int" and type(value) is float
+    return f"To accept fractions, declare `{name}: float = ...`" if fraction else nearest(value, one_of)
 
 # %% ../../nbs/90_flow/02_parameters.ipynb #b5fdb1a1
 def resolve(
@@ -305,9 +303,11 @@ def _read_file(path):
             f"cannot read {path}: {error.strerror}", do=nearest(path.name, there), file=path
         ) from None
     except Exception as error:  # each format has its own
-        raise ConfigError(
-            f"{path} is not valid: {str(error).splitlines()[0]}", do="Mend it", file=path
-        ) from None
+        mark = getattr(error, "problem_mark", None)  # YAML's says it in lines of its own
+        line = f", line {mark.line + 1}" if mark else ""
+        got = f"{path} is not valid: {str(error).splitlines()[0]}{line}"
+        raise ConfigError(got, do="Mend it", file=path) from None
+    found = {} if found is None else found  # an empty file of YAML
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds a {type(found).__name__}", "names and values", file=path)
     return found
