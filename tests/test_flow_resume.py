@@ -106,10 +106,10 @@ def test_pinned_versions_that_are_gone(broken):
     store.write("other", pl.DataFrame({"x": [9]}))
     store.vacuum("other", retention_days=0, dry_run=False)
     with pytest.raises(
-        StoreError, match="pinned version 0 of 'other', which cannot be read any more.*vacuumed"
+        StoreError, match=r"pinned version 0 of 'other', which cannot be read any more.*vacuumed"
     ):
         resume_run(root, first["run"])
-    code, answer, err = call(root, "resume")
+    code, _, err = call(root, "resume")
     assert code == 1 and "Start anew with `mlworkbench run`" in err and len(list_runs(root / "runs")) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_goes_on_and_one_that_was_lost(broken):
     )
     runner = begin(root, "run", "--until", "3_look")
     wait_for((root / "pid").exists)
-    code, answer, err = call(root, "resume")
+    code, _, err = call(root, "resume")
     assert code == 1 and "is going on" in err
     runner.kill()
     runner.communicate()

@@ -161,7 +161,7 @@ def add_commands(
   mlworkbench share 20261121-0405
   mlworkbench share 20261121-0405 -o board.html --no-code""")  # fmt: skip
     share.add_argument("run", nargs="?", metavar="RUN", help="the newest, if not given")
-    share.add_argument("-o", "--out", type=Path, metavar="FILE", help="a file, or a folder for RUN.html; this folder, if not given")
+    share.add_argument("-o", "--out", type=Path, metavar="FILE", help="a file, or a folder; ./RUN.html, if not given")
     share.add_argument("--no-code", action="store_true", help="leave the code out of the file")
     for parser in (compare, share, _add_serve(add), *_add_keeping(add)):
         add_project(parser)

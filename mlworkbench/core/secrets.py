@@ -138,7 +138,9 @@ def hidden_variables(
     return {name for one in settings.steps for name in one.secrets} - own
 
 # %% ../../nbs/00_core/09_secrets.ipynb #2902c9d8
-_SECRET_PARAMETER = r"(?i)(^|_)(api_?key|access_?key|private_?key|secret_?key|secret|password|passwd|passphrase|pwd|token|credentials?)$"
+_SECRET_PARAMETER = (
+    r"(?i)(^|_)((api|access|private|secret)_?key|secret|password|passwd|passphrase|pwd|token|credentials?)$"
+)
 
 
 def secret_parameter(

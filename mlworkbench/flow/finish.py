@@ -52,7 +52,7 @@ def last_words(
 # %% ../../nbs/90_flow/09_finish.ipynb #c521f956
 def prepare() -> None:
     "Load what finishing a step needs, before it is forked."
-    from mlworkbench.core import project  # noqa: F401
+    from mlworkbench.core import project
     from mlworkbench.report.look import templates
     from mlworkbench.report.page import highlighted
     from mlworkbench.report.text import markdown_html
