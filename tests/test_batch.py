@@ -220,6 +220,7 @@ def test_a_batch_whose_runner_was_killed_is_resumed(slow):
         stream.close()
     batch = read_batch(slow, "b")
     assert statuses(batch) == ["succeeded", "running", "pending"]
+    assert call(slow, "status", batch["id"])[1]["status"] == "interrupted"
     (slow / "go").touch()
     code, again, _ = call(slow, "resume", batch["id"])
     assert code == 0 and statuses(again) == ["succeeded"] * 3
@@ -233,6 +234,8 @@ def test_two_processes_do_not_go_on_with_the_same_batch(slow):
     record = wait_for(lambda: in_second(slow))
     code, answer, _ = call(slow, "resume", record["batch"]["id"], "--wait")
     assert code == 2 and "another process goes on with batch" in answer["error"]
+    code, answer, _ = call(slow, "status", record["batch"]["id"])
+    assert code == 0 and answer["status"] == "running" and statuses(answer) == ["succeeded", "running"]
     code, answer, _ = call(slow, "run", "--sweep", "number=4,5")
     assert code == 2 and "is going on" in answer["error"]
     (slow / "go").touch()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from .parts import add_plain, add_project, add_run_name, command, project_root, say
 from .running import EXIT_CODES
-from ..core.errors import RunError, WorkbenchError
+from ..core.errors import ConfigError, RunError, WorkbenchError
 
 # %% ../../nbs/99_cli/05_live.ipynb #deab77b9
 def current_run(
@@ -52,6 +52,8 @@ def status_command(args):
     from mlworkbench.report.progress import TimeLeft
 
     root = project_root(args)
+    if (args.run or "").startswith("b"):
+        return _batch_status(args, root)
     record = current_run(root, args.run)
     if args.follow and record["status"] == "running":
         record = _follow(args, root, record)
@@ -63,6 +65,17 @@ def status_command(args):
         say(args, f"Next by schedule {due['schedule']}: {moment_text(due['at'])}")
         facts["next"] = due
     return (EXIT_CODES.get(record["status"], 1) if args.follow else 0), record | facts
+
+
+def _batch_status(args, root):
+    from mlworkbench.flow.batch import batch_now, print_batch
+
+    if args.follow:
+        raise ConfigError("--follow is for a run", do="Leave out the name to follow the run that goes on")
+    batch = batch_now(root, args.run)
+    if not args.json:
+        print_batch(batch)
+    return 0, batch
 
 
 def next_due(
@@ -136,7 +149,8 @@ def add_commands(
     status = command(add, status_command, "status", "Show a run: the one that goes on, or the newest.", """
   mlworkbench status
   mlworkbench status --follow
-  mlworkbench status 20261121-0405 --json""")  # fmt: skip
+  mlworkbench status 20261121-0405 --json
+  mlworkbench status b20261121-040512-a1b2""")  # fmt: skip
     add_run_name(status)
     status.add_argument("-f", "--follow", action="store_true", help="look on until it has ended")
     add_plain(status)

@@ -96,6 +96,7 @@ def prune_runs(
         back = _empty(trash)
         gone = [one for one in moved if one["run"] not in back]
         _remove_comparisons(root / "runs")
+        _remove_batches(root)
     total = sum(one["bytes"] for one in gone)
     kept = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
     return {"removed": gone, "kept": kept, "bytes": total, "dry_run": dry_run}
@@ -132,6 +133,17 @@ def _remove_comparisons(runs):
     for page in runs.glob("compare-*.html"):
         if any(not (runs / run).is_dir() for run in RUN_ID.findall(page.stem)):
             page.unlink(missing_ok=True)
+
+
+def _remove_batches(root):
+    "Sweeps and backfills that succeeded and of which no run is left."
+    for path in Path(root, ".mlworkbench", "batches").glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            batch = json.loads(path.read_text(encoding="utf-8"))
+            left = any((root / "runs" / one["run"]).is_dir() for one in batch["combinations"])
+            if batch["status"] == "succeeded" and not left:
+                path.unlink()
+                path.with_suffix(".lock").unlink(missing_ok=True)
 
 # %% ../../nbs/90_flow/12_prune.ipynb #00647443
 def folder_bytes(
