@@ -387,6 +387,20 @@ def test_a_server_refuses_to_stand_open(project):
     assert code == 2 and "Choose another with --port" in answer["error"]
 
 
+def test_the_address_for_a_team_is_one_that_others_can_open(project):
+    root, _ = project
+    process = begin(root, "serve-gallery", "--host", "0.0.0.0", "--port", "0")
+    try:
+        process.stderr.readline()
+        address = process.stderr.readline().strip()
+        assert address.startswith(f"http://{socket.gethostname()}:") and "?token=" in address
+        port, token = address.split(":")[2].split("/")[0], address.split("=")[1]
+        assert ask(f"http://127.0.0.1:{port}/", Authorization=f"token {token}")[0] == 200
+    finally:
+        process.terminate()
+        assert "without encryption" in process.communicate(timeout=30)[1]
+
+
 def test_without_a_token_only_this_machine_is_answered(project):
     root, _ = project
     process = begin(root, "serve-gallery", "--port", "0", "--no-token")

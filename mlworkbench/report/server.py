@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -286,7 +287,8 @@ async def serve_gallery(
         raise ConfigError(got, do="Choose another with --port", host=host, port=port) from None
     server = HTTPServer(make_app(runs, token, settle, store), max_body_size=1024, max_header_size=16_384)
     server.add_sockets(sockets)
-    name = f"[{host}]" if ":" in host else host
+    everywhere = host in ("", "0.0.0.0", "::")  # an address to listen on, not one to open
+    name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
     query = f"?{urlencode({'token': token})}" if token else ""
     started(f"http://{name}:{sockets[0].getsockname()[1]}/{query}")
     try:
