@@ -45,7 +45,7 @@ def read_values(
 
 
 def _parts(text):
-    "Parted by commas, but not inside of brackets and quotes."
+    "Parted by commas, but not inside of brackets and quotes; quotes around a comma are not of the value."
     found, depth, quoted = [""], 0, False
     for sign in text:
         quoted ^= sign == '"'
@@ -54,7 +54,8 @@ def _parts(text):
             found.append("")
         else:
             found[-1] += sign
-    return [part.strip() for part in found]
+    parts = (part.strip() for part in found)
+    return [part[1:-1] if re.fullmatch(r'"[^"]*,[^"]*"', part) else part for part in parts]
 
 
 MOST_RUNS = 10_000  # hours of a year; what is more is a slip
