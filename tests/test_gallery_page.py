@@ -149,6 +149,7 @@ def test_the_pipeline_is_a_picture_with_words_and_links(thousand, visit, width, 
     tab.get_by_text("The pipeline as a table").click()
     rows = tab.get_by_role("group", name="Steps of the pipeline").get_by_role("row")
     assert rows.nth(2).inner_text().split("\t")[:2] == ["40_train", "Succeeded"] and rows.count() == 4
+    assert rows.nth(2).locator("code").all_inner_texts() == ["depth=5"]
 
 
 CONTRAST = """text => {

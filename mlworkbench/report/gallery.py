@@ -56,13 +56,14 @@ def _declared_upstream(root):
 def _state(runs, name, upstream, run, step, last):
     facts = {"name": name, "upstream": upstream, "run": run}
     if step is None:
-        return facts | {"status": "pending", "note": "not run yet"}
+        return facts | {"status": "pending", "note": "not run yet", "params": {}}
     note = f"in run {run}" if run != last else ""
     return facts | {
         "status": step["status"],
         "seconds": step["seconds"],
         "link": page_of(runs, run, step),
         "note": note,
+        "params": {name: number_text(value) for name, value in effective_params(step).items()},
     }
 
 # %% ../../nbs/70_report/07_gallery.ipynb #62143f56
