@@ -163,6 +163,13 @@ def test_figures_are_drawn_and_nothing_overflows(page, visit, width, scheme):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_switches_in_the_margin_fit_every_window(page, visit):
+    tab = visit(page)
+    for width in (1024, 1200, 1240, 1279, 1280):
+        tab.set_viewport_size({"width": width, "height": 800})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_no_label_is_clipped(page, visit):
     clipped = """() => [...document.querySelectorAll(".mlw-plot")].flatMap(plot => {
       const box = plot.getBoundingClientRect()

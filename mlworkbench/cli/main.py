@@ -9,14 +9,32 @@ __all__ = ['ROOMS', 'make_parser', 'main']
 import argparse
 import json
 import os
+import re
 import sys
 
 from .. import __version__
 from . import live, looking, running, scheduling, sharing
-from ..core.errors import ConfigError, WorkbenchError
+from ..core.errors import ConfigError, WorkbenchError, nearest
 
 # %% ../../nbs/99_cli/09_main.ipynb #44d54ed7
 ROOMS = (running, live, looking, scheduling, sharing)
+
+
+class _Parser(argparse.ArgumentParser):
+    "Names the command or option that is nearest to one that does not exist."
+
+    def error(self, message):
+        if wrong := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message = f"{message}. {nearest(wrong[1], re.findall(r'[a-z][a-z-]*', wrong[2]))}"
+        super().error(message)
+
+    def parse_known_args(self, args=None, namespace=None):
+        known, extra = super().parse_known_args(args, namespace)
+        if extra:  # said here, where the options of the command are known
+            options = [option for action in self._actions for option in action.option_strings]
+            hint = nearest(extra[0], options) if extra[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(extra)}. {hint}")
+        return known, extra
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
   mlworkbench init mine          a project of your own
   mlworkbench run                run the project in this folder"""  # fmt: skip
     text = "Machine-learning systems in notebooks."
-    parser = argparse.ArgumentParser("mlworkbench", description=text, epilog=examples, formatter_class=style)
+    parser = _Parser("mlworkbench", description=text, epilog=examples, formatter_class=style)
     parser.add_argument("--version", action="version", version=f"mlworkbench {__version__}")
     add = parser.add_subparsers(dest="command", metavar="COMMAND", required=True).add_parser
     for room in ROOMS:
@@ -38,7 +56,11 @@ def main(
     argv: list[str] | None = None,  # sys.argv[1:], if not given
 ) -> int:  # 0 all well, 1 a step failed, 2 wrong use, 130 interrupted
     "The command `mlworkbench`. An error is one message on standard error; `--debug` shows its origin."
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return 2
+    args = parser.parse_args(argv)
     try:
         return _answer(args)
     except BrokenPipeError:
