@@ -143,7 +143,10 @@ def prune_command(args):
         say(args, f"{one['run']}  {size_text(one['bytes'])}")
     word = "would be removed" if args.dry_run else "removed"
     kept = ", ".join(f"{count} {reason}" for reason, count in done["kept"].items())
-    say(args, f"{_count(len(done['removed']), 'run')} {word}, {size_text(done['bytes'])}. Kept: {kept or 'none'}.")
+    say(
+        args,
+        f"{_count(len(done['removed']), 'run')} {word}, {size_text(done['bytes'])}. Kept: {kept or 'none'}.",
+    )
     return 0, done
 
 # %% ../../nbs/99_cli/03_sharing.ipynb #ed01cab8
@@ -161,8 +164,12 @@ def add_commands(
   mlworkbench share 20261121-0405
   mlworkbench share 20261121-0405 -o board.html --no-code""")  # fmt: skip
     share.add_argument("run", nargs="?", metavar="RUN", help="the newest, if not given")
-    share.add_argument("-o", "--out", type=Path, metavar="FILE", help="a file, or a folder; ./RUN.html, if not given")
-    share.add_argument("--no-code", action="store_true", help="leave the code out of the file")
+    share.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="a file, or a folder; ./RUN.html, if not given"
+    )
+    share.add_argument(
+        "--no-code", action="store_true", help="leave code, tracebacks and messages out of the file"
+    )
     for parser in (compare, share, _add_serve(add), *_add_keeping(add)):
         add_project(parser)
 
