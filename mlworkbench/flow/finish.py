@@ -9,6 +9,7 @@ __all__ = ['gated_reason', 'last_words', 'prepare', 'step_job', 'kernel_environm
 import os
 import shutil
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from ..core.errors import WorkbenchError
@@ -52,11 +53,11 @@ def last_words(
 # %% ../../nbs/90_flow/09_finish.ipynb #c521f956
 def prepare() -> None:
     "Load what finishing a step needs, before it is forked."
-    from mlworkbench.core import project
     from mlworkbench.report.look import templates
     from mlworkbench.report.page import highlighted
     from mlworkbench.report.text import markdown_html
 
+    import_module("mlworkbench.core.project")
     templates().get_template("page.html.jinja")
     highlighted("1")
     markdown_html("1")
