@@ -221,6 +221,8 @@ def test_a_batch_whose_runner_was_killed_is_resumed(slow):
     batch = read_batch(slow, "b")
     assert statuses(batch) == ["succeeded", "running", "pending"]
     assert call(slow, "status", batch["id"])[1]["status"] == "interrupted"
+    assert call(slow, "tag", batch["combinations"][0]["run"], "best")[0] == 0
+    assert call(slow, "status", "best")[1]["run"] == batch["combinations"][0]["run"]
     (slow / "go").touch()
     code, again, _ = call(slow, "resume", batch["id"])
     assert code == 0 and statuses(again) == ["succeeded"] * 3

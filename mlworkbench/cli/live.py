@@ -52,8 +52,11 @@ def status_command(args):
     from mlworkbench.report.progress import TimeLeft
 
     root = project_root(args)
-    if (args.run or "").startswith("b"):
-        return _batch_status(args, root)
+    if (args.run or "").startswith("b"):  # a batch, or a run by its tag
+        from mlworkbench.flow.batch import is_batch
+
+        if is_batch(root, args.run):
+            return _batch_status(args, root)
     record = current_run(root, args.run)
     if args.follow and record["status"] == "running":
         record = _follow(args, root, record)
