@@ -129,6 +129,7 @@ def test_install_writes_a_line_that_cron_can_run(project, crontab, tmp_path):
     root, others = project(), "MAILTO=me\n5 4 * * * backup\n"
     env_file = tmp_path / "late.env"
     env_file.write_text('API_KEY="secret with spaces"\n')
+    env_file.chmod(0o600)
     assert call(root, "schedule", "install", "--dry-run")[0] == 0 and not crontab.exists()
     crontab.write_text(others)
     for _ in range(2):

@@ -113,28 +113,38 @@ def test_a_job_on_a_step_that_fails_says_what_failed(lab):
     assert "no rows" in lab.output(job["job_id"], "html") and "no rows" in lab.output(job["job_id"], "ipynb")
 
 
-@pytest.mark.slow
-def test_parameters_are_checked_before_anything_runs(lab):
+@pytest.fixture(scope="module")
+def no_runs(lab):
+    """Jobs that make no run, at the same time: each starts a Python of its own, which takes longest."""
     before = list_runs(lab.root / "runs")
-    job = lab.ended(lab.submit("1_in.ipynb", parameters={"rows": "many"}))
-    assert (
-        job["status"] == "FAILED" and "the parameter 'rows' is 'many'. Accepted: int" in job["status_message"]
-    )
+    jobs = {
+        "wrong": lab.submit("1_in.ipynb", parameters={"rows": "many"}),
+        "own": lab.submit("own.ipynb", parameters={"place": "'EWR'", "depth": "7"}),
+        "dead": lab.submit("own_bad.ipynb"),
+    }
+    ended = {name: lab.ended(job_id) for name, job_id in jobs.items()}
     assert list_runs(lab.root / "runs") == before
+    return ended
 
 
 @pytest.mark.slow
-def test_a_notebook_that_is_no_step_runs_in_the_engine(lab):
-    before = list_runs(lab.root / "runs")
-    job = lab.ended(lab.submit("own.ipynb", parameters={"place": "'EWR'", "depth": "7"}))
+def test_parameters_are_checked_before_anything_runs(no_runs):
+    job = no_runs["wrong"]
+    message = "the parameter 'rows' is 'many'. Accepted: int"
+    assert job["status"] == "FAILED" and message in job["status_message"]
+
+
+@pytest.mark.slow
+def test_a_notebook_that_is_no_step_runs_in_the_engine(lab, no_runs):
+    job = no_runs["own"]
     assert job["status"] == "COMPLETED", job["status_message"]
     assert "EWR 7" in lab.output(job["job_id"], "ipynb") and "EWR 7" in lab.output(job["job_id"], "html")
-    assert "side.txt" in job["packaged_files"] and list_runs(lab.root / "runs") == before
+    assert "side.txt" in job["packaged_files"]
 
 
 @pytest.mark.slow
-def test_a_dead_kernel_is_no_success(lab):
-    job = lab.ended(lab.submit("own_bad.ipynb"))
+def test_a_dead_kernel_is_no_success(no_runs):
+    job = no_runs["dead"]
     assert job["status"] == "FAILED" and "exit status 7" in job["status_message"]
 
 

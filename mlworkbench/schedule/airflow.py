@@ -7,6 +7,7 @@ __all__ = ['STEP_CELLS', 'step_notebook', 'airflow_dag']
 
 # %% ../../nbs/95_schedule/10_airflow.ipynb #ab062317
 from datetime import date
+from urllib.parse import quote
 
 from .pipeline import Pipeline, head_lines
 
@@ -113,7 +114,7 @@ def _tasks(pipeline):
     for step, variable in names.items():
         one = pipeline.graph.steps[step]
         reads, writes = (
-            [f"mlworkbench://{pipeline.settings.project.name}/{t}" for t in ts]
+            [f"mlworkbench://{quote(pipeline.settings.project.name)}/{quote(t)}" for t in ts]
             for ts in (one.reads, one.writes)
         )
         yield f"    {variable} = task({step!r}, reads={reads!r}, writes={writes!r})"

@@ -120,6 +120,10 @@ def install(
     root = Path(root).absolute()
     if env_file and not Path(env_file).is_file():
         raise ConfigError(f"there is no file {env_file}", do="Write it: lines NAME=value, one a variable")
+    if env_file and Path(env_file).stat().st_mode & 0o077:
+        raise ConfigError(
+            f"others than you can read or write {env_file}", do=f"chmod 600 {shlex.quote(str(env_file))}"
+        )
     lines = _unit_lines(root, env_file) if systemd else cron_block(root, env_file)
     if dry_run:
         return {"lines": lines, "words": "Nothing was written: this is what would be."}

@@ -91,5 +91,9 @@ def _remarks(pipeline):
         yield "Of the times that were missed Kubernetes makes up for the newest only, though the schedule wants all."
     if schedule.overlap == "skip" and schedule.catch_up != "none":
         yield "A time that had to make way for a running job is started when that has ended, unless a newer one came."
+    if schedule.overlap == "skip" and len(pipeline.lines) > 1:
+        yield "Each cron line is a CronJob of its own: at the same time, one waits for the other."
+    if schedule.overlap == "wait":
+        yield "All that is due during a run waits, each in a pod of its own."
     if schedule.timezone != "UTC":
         yield "When clocks change: a time that is skipped in spring does not run, one that comes twice may run twice."
