@@ -103,7 +103,7 @@ def shown_params(
 ) -> list[dict[str, str]]:  # for each run name -> value as text; the name with its step where several have it
     "The parameters that a run was given, and those in which the runs differ."
     ran = [
-        {(step["name"], name): value for step in record["steps"] for name, value in effective_params(step).items()}
+        {(step["name"], key): value for step in record["steps"] for key, value in effective_params(step).items()}
         for record in records
     ]  # fmt: skip
     seen = {}
