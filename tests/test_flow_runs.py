@@ -393,6 +393,8 @@ def test_why_tells_all_that_has_changed_and_shows_the_code(tmp_path):
     ]
     assert answer["code"] == ["code cell 3:", "- limit = 1", "+ limit = 2"]
     assert list(answer["before"]) == ["1_in"]
+    _, answer, _ = call(root, "why", "2_clean", "-p", "depth=8")
+    assert "parameter 'depth' has changed from 4 to 8" in answer["reasons"]
     assert not {"why", "none"} & set(os.listdir(root / "runs"))
 
 
@@ -455,6 +457,6 @@ def test_summary_on_the_terminal_names_the_gallery_and_no_traceback(tmp_path):
     assert f"Reports: {(root / 'runs/index.html').as_uri()}" in done.stdout
     assert "1. 1_bad: running" in done.stderr and "Traceback" not in done.stdout + done.stderr
     again = subprocess.run(command("report", "--project", root), capture_output=True, text=True, check=True)
-    assert "Wrote 1 pages" in again.stdout
+    assert "Wrote 1 page of run" in again.stdout
     shown = subprocess.run(command("status", "--project", root), capture_output=True, text=True, check=True)
     assert "ValueError: no rows" in shown.stdout and HANDLE not in shown.stdout

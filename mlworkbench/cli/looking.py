@@ -8,7 +8,7 @@ __all__ = ['report_command', 'check_command', 'graph_command', 'why_command', 'p
 # %% ../../nbs/99_cli/02_looking.ipynb #c6249028
 from contextlib import suppress
 
-from .parts import add_project, add_run_name, command, project_root, say
+from .parts import add_params, add_project, add_run_name, command, project_root, say
 from ..core.errors import WorkbenchError
 
 # %% ../../nbs/99_cli/02_looking.ipynb #55ea063b
@@ -32,7 +32,7 @@ def report_command(args):
                 )
             )
     gallery = write_gallery(runs)
-    say(args, f"Wrote {len(pages)} pages of run {record['run']}\nReports: {gallery.absolute().as_uri()}")
+    say(args, f"Wrote {len(pages)} page{'s'[: len(pages) != 1]} of run {record['run']}\nReports: {gallery.absolute().as_uri()}")
     return 0, {"run": record["run"], "pages": pages, "gallery": str(gallery)}
 
 
@@ -65,8 +65,10 @@ def graph_command(args):
 
 def why_command(args):
     from mlworkbench.flow.explain import explain_step, explain_text
+    from mlworkbench.flow.parameters import read_overrides
 
-    answer = explain_step(project_root(args), args.step)
+    given = read_overrides(args.param, args.params_file)
+    answer = explain_step(project_root(args), args.step, given)
     say(args, explain_text(answer))
     return 0, answer
 
@@ -99,8 +101,10 @@ def add_commands(
   mlworkbench graph
   mlworkbench graph --json""")  # fmt: skip
     why = command(add, why_command, "why", "Say all that has changed for a step since it last succeeded.", """
-  mlworkbench why 40_train""")  # fmt: skip
+  mlworkbench why 40_train
+  mlworkbench why 40_train -p depth=6""")  # fmt: skip
     why.add_argument("step", metavar="STEP", help="a step of workbench.toml")
+    add_params(why)
     params = command(add, params_command, "params", "List the parameters of steps, or of any notebook.", """
   mlworkbench params
   mlworkbench params 40_train

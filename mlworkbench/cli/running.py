@@ -10,7 +10,16 @@ import os
 import sys
 from pathlib import Path
 
-from .parts import add_plain, add_project, add_run_name, command, positive, project_root, say
+from mlworkbench.cli.parts import (
+    add_params,
+    add_plain,
+    add_project,
+    add_run_name,
+    command,
+    positive,
+    project_root,
+    say,
+)
 from ..core.errors import ConfigError
 
 # %% ../../nbs/99_cli/01_running.ipynb #2643e9c3
@@ -52,12 +61,12 @@ def _run_batch(args, root, chosen):
 
 
 def resume_command(args):
-    from mlworkbench.flow.batch import is_batch, resume_batch
+    from mlworkbench.flow.batch import batch_to_resume, resume_batch
     from mlworkbench.flow.runner import resume_run
 
     root = project_root(args)
-    if is_batch(root, args.run):
-        return _run(args, root, resume_batch, name=args.run)
+    if batch := batch_to_resume(root, args.run):
+        return _run(args, root, resume_batch, name=batch)
     return _run(args, root, resume_run, run=args.run)
 
 
@@ -90,6 +99,8 @@ def _run(args, root, work, **chosen):
         from mlworkbench.flow.batch import print_batch
 
         print_batch(record)
+        if (runs / "index.html").exists():
+            print(f"Reports: {(runs / 'index.html').as_uri()}")
     elif not args.json:
         print_summary(record, runs, plain=plain)
     return EXIT_CODES[record["status"]], {**record, "gallery": str(runs / "index.html")}
@@ -163,9 +174,7 @@ def _add_run(add):
 def _add_values(run):
     "The options that give parameters values."
     listed = {"action": "append", "default": []}
-    value = "a parameter of all steps that declare it; STEP.NAME=VALUE of one"
-    run.add_argument("-p", "--param", metavar="NAME=VALUE", help=value, **listed)
-    run.add_argument("--params-file", type=Path, metavar="FILE", help="parameters in TOML, JSON or YAML")
+    add_params(run)
     run.add_argument(
         "--sweep", metavar="NAME=A,B,C", help="a run for each value; several are crossed", **listed
     )

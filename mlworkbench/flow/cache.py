@@ -196,6 +196,10 @@ def _what_differs(part, old, new):
 def _difference(part, name, was, now):
     if part == "tables":
         return f"'{name}' has changed from version {was} to {now}"
+    if part == "params" and now == "absent":
+        return f"parameter '{name}' is no longer given"
+    if part == "params" and was == "absent":
+        return f"parameter '{name}' is given: {now!r}"
     if part == "params":
         return f"parameter '{name}' has changed from {was!r} to {now!r}"
     if part == "files" or len(str(now)) == 64:

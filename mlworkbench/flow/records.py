@@ -53,10 +53,8 @@ def list_runs(
     runs: Path,  # the folder that holds the run folders
 ) -> list[str]:  # run ids, the newest first
     "All runs that left a record."
-    if not Path(runs).is_dir():
-        return []
-    names = [p.name for p in Path(runs).iterdir() if RUN_ID.fullmatch(p.name) and (p / "run.json").exists()]
-    return sorted(names, reverse=True)
+    names = [path.parent.name for path in Path(runs).glob("*/run.json")]
+    return sorted(filter(RUN_ID.fullmatch, names), reverse=True)
 
 
 def read_run(
@@ -86,12 +84,18 @@ def write_run(
 ) -> None:
     "Write run.json. Raises `RunError` where that fails, e.g. because the disk is full."
     path = Path(runs, record["run"], "run.json")
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
+
+
+@contextmanager
+def _writing(path, do="Make room, then run again: steps that succeeded are not repeated"):
+    "What the runner cannot write is told with the file's name, and what to do."
+    try:
+        yield
     except OSError as error:
-        do = "Make room, then run again: steps that succeeded are not repeated"
-        raise RunError(f"cannot write {path}: {error.strerror}", do=do, run=record["run"]) from error
+        raise RunError(f"cannot write {path}: {error.strerror}", do=do, file=path) from error
 
 # %% ../../nbs/90_flow/04_records.ipynb #e4f51809
 class Busy(RunError):
@@ -109,7 +113,8 @@ def project_lock(
     with _lock_file(Path(root, ".mlworkbench", "run.lock")) as file:
         _acquire(file, root, wait, on_wait)
         lost = _holder(file).get("run")
-        _fill(file, json.dumps({"run": run, "pid": os.getpid(), "started": now()}))
+        with _writing(file.name):
+            _fill(file, json.dumps({"run": run, "pid": os.getpid(), "started": now()}))
         try:
             yield lost
         finally:
@@ -132,20 +137,21 @@ def lock_holder(
 
 
 def _lock_file(path):
-    try:
+    with _writing(path, "Make the project's folder writable: a run keeps its records there"):
         path.parent.mkdir(exist_ok=True)
         return open(path, "a+", encoding="utf-8")
-    except OSError as error:
-        do = "Make the project's folder writable: a run keeps its records there"
-        raise RunError(f"cannot write {path}: {error.strerror}", do=do, file=path) from None
 
 
 def _acquire(file, root, wait, on_wait):
+    until = time.monotonic() + 1.0
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = _holder(file)
+            if not other and time.monotonic() < until:  # only someone who looks, see `lock_holder`
+                time.sleep(0.01)
+                continue
             got = f"run {other.get('run')} of this project is going on (process {other.get('pid')})"
             if not wait:
                 do = "Wait for it with `--wait`, or look at it with `mlworkbench status`"
@@ -157,18 +163,15 @@ def _acquire(file, root, wait, on_wait):
 
 
 def _holder(file):
-    file.seek(0)
     try:
-        return json.loads(file.read())
+        return json.loads(os.pread(file.fileno(), 1000, 0))
     except ValueError:
         return {}
 
 
 def _fill(file, text):
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+    os.ftruncate(file.fileno(), 0)  # with no buffer in between, which a full disk would make fail again
+    os.write(file.fileno(), text.encode())
 
 # %% ../../nbs/90_flow/04_records.ipynb #8b1eaecc
 def undo_published(
@@ -265,14 +268,12 @@ def mark_unsettled(
 ) -> None:
     "Set the mark of a run. Raises `RunError` where nothing can be written."
     path = Path(root, ".mlworkbench", "unsettled", run)
-    try:
+    with _writing(path):
         if settled:
             path.unlink(missing_ok=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}", do="Make room, then run again") from None
 
 
 def mark_lost(
@@ -369,11 +370,10 @@ def _tell_lost(runs, record, step):
     from mlworkbench.report.page import render_page
 
     out = runs / record["run"] / f"{step['name']}.ipynb"
-    facts = {"run": record["run"], "step": step["name"], "status": step["status"]}
+    facts = {"run": record["run"], "step": step["name"]}
+    facts |= {key: step[key] for key in ("status", "error", "reason")}
     with suppress(Exception):
-        seal_notebook(
-            out, runs.parent / step["notebook"], **facts, error=step["error"], reason=step["reason"]
-        )
+        seal_notebook(out, runs.parent / step["notebook"], **facts)
         head = {key: value for key, value in record.items() if key != "steps"}
         step["html"] = render_page(out, out.with_suffix(".html"), {"run": head, "step": step}).name
         write_run(runs, record)
