@@ -32,7 +32,10 @@ def report_command(args):
                 )
             )
     gallery = write_gallery(runs)
-    say(args, f"Wrote {len(pages)} page{'s'[: len(pages) != 1]} of run {record['run']}\nReports: {gallery.absolute().as_uri()}")
+    say(
+        args,
+        f"Wrote {len(pages)} page{'s'[: len(pages) != 1]} of run {record['run']}\nReports: {gallery.absolute().as_uri()}",
+    )
     return 0, {"run": record["run"], "pages": pages, "gallery": str(gallery)}
 
 

@@ -26,7 +26,9 @@ def read_notebook(
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.ipynb")]
-        do = nearest(path.name, siblings) or "Write it, or correct `notebook` in workbench.toml"
+        do = (
+            nearest(path.name, siblings) or "Write it, or correct its name; a step's stands in workbench.toml"
+        )
         raise ConfigError(
             f"there is no notebook {path}", ", ".join(sorted(siblings)), do, file=path
         ) from None

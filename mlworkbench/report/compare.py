@@ -304,7 +304,7 @@ def _numbers(heads):
 
 
 def _more(title, same):
-    return f"{title} ({same} more {'is' if same == 1 else 'are'} the same)" if same else title
+    return f"{title} ({same} the same)" if same else title
 
 
 def _cells(row, word):
