@@ -272,14 +272,14 @@ class Scrubber:
 
 def _without_beginnings(text, value, head):
     "Tables and messages cut a long value short: half of it is too much."
-    at = text.find(head)
-    while at >= 0:
+    kept, start = [], 0
+    while (at := text.find(head, start)) >= 0:
         end = at + len(head)
         while end < len(text) and end - at < len(value) and text[end] == value[end - at]:
             end += 1
-        text = f"{text[:at]}***{text[end:]}"
-        at = text.find(head, at + 3)
-    return text
+        kept += [text[start:at], "***"]
+        start = end
+    return "".join([*kept, text[start:]])
 
 # %% ../../nbs/00_core/09_secrets.ipynb #15a4bfe8
 _MARK = b"\0\0mlworkbench\0\0"
