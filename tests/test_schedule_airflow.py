@@ -60,7 +60,7 @@ def projects(tmp_path_factory):
         one = {"name": "1_in", "writes": ["raw"], "params_cell": "rows: int = 1", "code": [code, write]}
         two = {"name": "2_look", "reads": ["raw"], "head": PLAIN, "code": ["1"]}
         roots[name] = write_project(place / name, one, two)
-        title = {"good": "good", "wrong": "wrong – Zürich"}[name]  # Airflow's own names are ASCII
+        title = {"good": "good", "wrong": "wrong – Zürich"}[name]  # none for a URI as it is
         settings = (roots[name] / "workbench.toml").read_text().replace('"small"', f'"{title}"')
         (roots[name] / "workbench.toml").write_text(settings + schedule + "params = { rows = 7 }\n")
         code, done, err = call(roots[name], "schedule", "export", "airflow", "-o", place / f"dags/{name}.py")

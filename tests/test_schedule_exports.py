@@ -126,7 +126,7 @@ def crontab(tmp_path, monkeypatch):
 
 
 def test_install_writes_a_line_that_cron_can_run(project, crontab, tmp_path):
-    root, others = project(), "MAILTO=me\n5 4 * * * backup\n"
+    root, others = project().rename(tmp_path / "it's late & dark $HOME"), "MAILTO=me\n5 4 * * * backup\n"
     env_file = tmp_path / "late.env"
     env_file.write_text('API_KEY="secret with spaces"\n')
     env_file.chmod(0o600)
@@ -156,7 +156,7 @@ def test_a_schedule_that_is_wrong_is_not_installed(project, crontab):
 
 def test_the_units_are_valid_for_systemd(project, tmp_path):
     analyze = shutil.which("systemd-analyze") or missing("systemd")
-    root = project()
+    root = project().rename(tmp_path / 'a "b" $x 50%')
     env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_RUNTIME_DIR": str(tmp_path)}
     _, done, _ = call(root, "schedule", "install", "--systemd", "--dry-run", env=env)
     files, text = {}, []
