@@ -103,7 +103,7 @@ def shown_params(
 ) -> list[dict[str, str]]:  # for each run name -> value as text; the name with its step where several have it
     "The parameters that a run was given, and those in which the runs differ."
     ran = [
-        {(step["name"], key): value for step in record["steps"] for key, value in effective_params(step).items()}
+        {(step["name"], k): value for step in record["steps"] for k, value in effective_params(step).items()}
         for record in records
     ]  # fmt: skip
     seen = {}
