@@ -428,6 +428,14 @@ def test_a_disk_that_is_full_while_the_record_is_written(tmp_path):
     assert call(root, "run")[0] == 0
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    code = "import sys, pathlib; from mlworkbench.core.files import write_atomic as write"
+    code += "; write(pathlib.Path(sys.argv[1]), 'x' * 100)"
+    call = [sys.executable, "-B", "-c", code, tmp_path / "note"]
+    done = subprocess.run(call, preexec_fn=limit_files(50), capture_output=True, text=True)
+    assert f"File too large: '{tmp_path / 'note'}'" in done.stderr and not list(tmp_path.iterdir())
+
+
 def test_a_runner_that_cannot_write_its_state(tmp_path):
     root = write_project(
         tmp_path,

@@ -27,6 +27,9 @@ def write_atomic(
         # half a character, which UTF-8 has no bytes for, is written as JSON would
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told without it
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
