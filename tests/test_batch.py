@@ -182,6 +182,7 @@ def test_the_first_failure_ends_a_batch_where_that_is_asked_for(loading):
     batch = read_batch(loading, "b")
     assert statuses(batch) == ["succeeded", "failed", "pending"]
     assert f"mlworkbench resume {batch['id']}" in done.stdout
+    assert (loading / "runs/index.html").as_uri() in done.stdout
 
 
 @pytest.fixture
