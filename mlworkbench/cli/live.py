@@ -121,9 +121,12 @@ def _only_looking(record):
 def logs_command(args):
     from mlworkbench.core.words import status_words
     from mlworkbench.flow.logs import line_text, run_lines
+    from mlworkbench.flow.records import list_runs
+    from mlworkbench.report.runs import read_tags
 
     root = project_root(args)
-    run, steps = _run_and_steps(args.names)
+    known = list_runs(root / "runs") if args.names else []
+    run, steps = _run_and_steps(args.names, {t for one in known for t in read_tags(root / "runs" / one)})
     record = current_run(root, run)
     names = [step["name"] for step in record["steps"] if not steps or step["name"] in steps]
     width = max(map(len, names), default=0) if len(steps) != 1 else 0
@@ -139,9 +142,9 @@ def logs_command(args):
     return EXIT_CODES.get(record["status"], 1), answer
 
 
-def _run_and_steps(names):
-    "A run's name is a date and a time; whatever else is named is a step."
-    runs = [name for name in names if re.fullmatch(r"20\d{6}(-[\da-f-]*)?", name)]
+def _run_and_steps(names, tags=()):
+    "A run's name is a date and a time, or a tag; whatever else is named is a step."
+    runs = [name for name in names if name in tags or re.fullmatch(r"20\d{6}(-[\da-f-]*)?", name)]
     return (runs or [None])[0], [name for name in names if name not in runs[:1]]
 
 # %% ../../nbs/99_cli/05_live.ipynb #cb262197
@@ -161,9 +164,8 @@ def add_commands(
   mlworkbench logs
   mlworkbench logs -f
   mlworkbench logs 20261121-0405 10_ingest""")  # fmt: skip
-    logs.add_argument(
-        "names", nargs="*", metavar="RUN STEP", help="a run's name or the beginning of it; steps"
-    )
+    which = "a run's name, the beginning of it, or a tag; steps"
+    logs.add_argument("names", nargs="*", metavar="RUN STEP", help=which)
     logs.add_argument("-f", "--follow", action="store_true", help="go on as more is printed, until the end")
     for one in (status, logs):
         add_project(one)
