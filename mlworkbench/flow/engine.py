@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRACE_S', 'SAVE_EVERY_S', 'SAVE_SHARE', 'CRASHES', 'describe_exit', 'plain_text', 'ended', 'exception_outcome',
-           'exit_outcome', 'save_executed', 'Watch', 'stopped_outcome', 'gone_outcome', 'Saving', 'Engine', 'execute']
+           'exit_outcome', 'join_streams', 'save_executed', 'Watch', 'stopped_outcome', 'gone_outcome', 'Saving',
+           'Engine', 'execute']
 
 # %% ../../nbs/90_flow/06_engine.ipynb #9d7bebf7
 import os
@@ -13,6 +14,7 @@ import signal
 import time
 import traceback
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 from ..core.errors import WorkbenchError
@@ -103,6 +105,19 @@ def exit_outcome(
     return ended(status, "DeadKernelError", f"{who} is gone: {describe_exit(code)}", **where)
 
 # %% ../../nbs/90_flow/06_engine.ipynb #e8ed7ace
+def join_streams(nb):
+    "Text that came in pieces, one right after the other, is one output, as JupyterLab shows it."
+    for cell in nb.cells:
+        joint = []
+        for _, same in groupby(cell.get("outputs", []), lambda one: one.get("name") or id(one)):
+            first, *more = same
+            if more:
+                first["text"] = "".join(one["text"] for one in (first, *more))
+            joint.append(first)
+        if joint:
+            cell["outputs"] = joint
+
+
 def save_executed(nb, save, outcome):
     "The last save; where it fails, the notebook without outputs still says what happened."
     try:
@@ -340,6 +355,7 @@ class Engine:
         }
 
     def conclude(self, outcome):
+        join_streams(self.nb)  # only now: a display may still have been updated by its position
         mark_ended(self.nb, self.cell, outcome["error"])
         self.nb.metadata.mlworkbench = {key: outcome[key] for key in ("status", "error", "reason")}
         facts = {"peak_mb": round(self.watch.peak, 1) or None, "engine": self.watch.kernel.engine}

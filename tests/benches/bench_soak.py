@@ -96,8 +96,10 @@ def check(process: StepProcess, source: Path):
     assert process.outcome["status"] == "succeeded" and process.outcome["engine"] == "preloaded", (
         process.outcome
     )
-    printed = nbformat.read(process.job["out"], 4).cells[-1].outputs[0].text
-    assert printed == (ANSWER if source.stem == "queries and training" else "42\n"), printed
+    saved = nbformat.read(process.job["out"], 4)
+    printed, facts = saved.cells[-1].outputs[0].text, (saved.metadata.papermill, process.job, process.outcome)
+    assert saved.metadata.papermill.input_path == str(source), facts
+    assert printed == (ANSWER if source.stem == "queries and training" else "42\n"), (printed, facts)
     assert not psutil.pid_exists(process.kernel) and not psutil.pid_exists(process.pid)
 
 
