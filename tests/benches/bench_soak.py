@@ -89,6 +89,8 @@ def run_all(folder: Path, notebooks: list[Path], workers: int, limit_s: float) -
             times[number] = time.perf_counter() - begun
             check(process, notebooks[number])
             places.append(place)
+            if len(times) % 50 == 0:
+                print(f"{len(times)} notebooks, {held()}", flush=True)
     return [times[number] for number in range(len(notebooks))]
 
 
