@@ -136,11 +136,10 @@ def test_pages_open_offline_and_draw_every_figure(flights, browser):
         page.on("pageerror", lambda error, seen=errors: seen.append(str(error)))
         page.goto((folder / f"{step}.html").as_uri())
         expected = (folder / f"{step}.ipynb").read_text().count('"application/vnd.plotly.v1+json"')
+        for figure in page.locator(".mlw-figure").all():  # drawn when one comes near
+            figure.scroll_into_view_if_needed()
+            figure.locator(".main-svg").first.wait_for(state="attached")
         drawn = page.locator(".js-plotly-plot:has(.main-svg)")
-        for _ in range(100):
-            if drawn.count() == expected:
-                break
-            page.wait_for_timeout(100)
         assert (drawn.count(), len(requests), errors) == (expected, 1, []), step
         assert (folder / f"{step}.html").stat().st_size < 1_600_000
         page.close()
