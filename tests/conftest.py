@@ -4,10 +4,14 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from flow_project import wait_for
 
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
@@ -79,3 +83,55 @@ def postgres_url():
             yield f"postgresql://tester:p%40ss-sesame@127.0.0.1:{port}/postgres"
         finally:
             run(control, "-D", f"{folder}/data", "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def visit(browser):
+    "Open a page at a width and in a colour scheme; nothing may be requested or reported as an error."
+    contexts, requests, complaints = [], [], []
+
+    def open_page(path, width=1280, scheme="light", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on(
+            "console",
+            lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
+        )
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(Path(path).as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+    assert all(url.startswith("file:") for url in requests) and len(requests) == len(contexts)
+
+
+@contextmanager
+def s3_server():
+    "An S3-like server with the bucket `bench`: its process, which a test may end, with its `url`."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process.url = f"http://127.0.0.1:{port}"
+
+    def answers():
+        try:
+            return urllib.request.urlopen(process.url, timeout=1).close() is None
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers)
+        urllib.request.urlopen(urllib.request.Request(f"{process.url}/bench", method="PUT")).close()
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -5,15 +5,14 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
 from html import unescape
 
 import polars as pl
 import psutil
 import pytest
+from conftest import s3_server
 from flow_project import (
     PLAIN,
     begin,
@@ -472,25 +471,8 @@ def test_a_store_that_refuses_the_records_is_a_warning(tmp_path):
 
 @pytest.fixture
 def server():
-    """An S3-like server, which a test may end."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    process.url = f"http://127.0.0.1:{port}"
-
-    def answers():
-        try:
-            return urllib.request.urlopen(process.url, timeout=1).close() is None
-        except OSError:
-            return False
-
-    wait_for(answers)
-    urllib.request.urlopen(urllib.request.Request(f"{process.url}/bench", method="PUT")).close()
-    yield process
-    process.kill()
-    process.wait()
+    with s3_server() as process:
+        yield process
 
 
 def test_a_store_that_goes_away_while_a_step_runs(tmp_path, server):

@@ -1,7 +1,6 @@
 """The gallery in a real browser: a thousand runs are found, compared and followed over time, offline and by keyboard."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -48,34 +47,6 @@ def write_runs(runs, count):
 @pytest.fixture(scope="module")
 def thousand(tmp_path_factory):
     return write_gallery(write_runs(tmp_path_factory.mktemp("runs"), 1000))
-
-
-@pytest.fixture
-def visit(browser):
-    "Open a page at a width and in a colour scheme; nothing may be requested or reported as an error."
-    contexts, requests, complaints = [], [], []
-
-    def open_page(path, width=1280, scheme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on(
-            "console",
-            lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
-        )
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.goto(Path(path).as_uri())
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert (
-        not complaints and all(url.startswith("file:") for url in requests) and len(requests) == len(contexts)
-    )
 
 
 def shown(tab):

@@ -114,33 +114,6 @@ def page(executed):
     return render_page(executed, executed.with_suffix(".html"), {"run": RUN, "step": STEP})
 
 
-@pytest.fixture
-def visit(browser):
-    "Open a page at a width and in a colour scheme; nothing may be requested or reported as an error."
-    contexts, requests, complaints = [], [], []
-
-    def open_page(path, width=1280, scheme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on(
-            "console",
-            lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
-        )
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.goto(path.as_uri())
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not complaints
-    assert all(url.startswith("file:") for url in requests) and len(requests) == len(contexts)
-
-
 def drawn(tab):
     "All figures of a page, when the last one is drawn."
     for figure in tab.locator(".mlw-figure").all():

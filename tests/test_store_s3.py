@@ -1,14 +1,12 @@
 """The store on an S3-like server: the same promises as in a folder."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import polars as pl
 import pytest
+from conftest import s3_server
 
 from mlworkbench.core.errors import StoreError
 from mlworkbench.core.staging import take_back_run
@@ -26,28 +24,14 @@ for number in range(10):
 
 @pytest.fixture(scope="module")
 def bucket():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.2)
-    urllib.request.urlopen(urllib.request.Request(f"{url}/bench", method="PUT")).close()
-    yield {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "env:MLW_TEST_S3_SECRET",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    server.terminate()
-    server.wait()
+    with s3_server() as server:
+        yield {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "env:MLW_TEST_S3_SECRET",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
 
 
 @pytest.fixture

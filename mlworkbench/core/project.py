@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTEXT', 'PART_BYTES', 'Project', 'step', 'notebook_hash', 'StepTables', 'Step', 'undeclared', 'check_metrics',
-           'write_findings', 'directory_frame', 'lay_directory', 'publish_work', 'read_findings']
+           'write_findings', 'directory_frame', 'lay_directory', 'publish_work']
 
 # %% ../../nbs/00_core/10_project.ipynb #6a87bc05
 import hashlib
@@ -362,11 +362,3 @@ def publish_work(
 ) -> dict[str, int]:  # the new version of each table that was written
     "Publish all that a step under the runner has staged; called once it has succeeded."
     return Staging(Path(work) / "staged", project.store).publish(run=run)
-
-
-def read_findings(
-    path: Path,  # as written by `Step.report`; may be missing
-) -> pl.DataFrame:  # `FINDINGS_SCHEMA`
-    "The findings that a step has reported."
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return make_findings(json.loads(line) for line in lines)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'RECENT', 'Asked', 'reached', 'seen_until', 'find_lost', 'goes_on', 'how_it_ended', 'next_try', 'claim_next',
-           'see_to', 'work', 'late', 'run', 'run_now', 'what_failed', 'wait_turn', 'recent_claims', 'run_due',
-           'start_schedule']
+           'see_to', 'work', 'schedule_of', 'late', 'run', 'run_now', 'what_failed', 'wait_turn', 'recent_claims',
+           'run_due', 'start_schedule']
 
 # %% ../../nbs/95_schedule/04_run.ipynb #a5199e6e
 import time
@@ -192,12 +192,14 @@ def work(
     return claim
 
 
+def schedule_of(asked, claim):
+    "The settings and the time that a claim is for."
+    return asked.settings.schedules[claim["schedule"]], datetime.fromisoformat(claim["scheduled_for"])
+
+
 def late(asked, claim):
     "What others have claimed since we looked: a newer time makes this one a missed one. Counts the missed."
-    schedule, due = (
-        asked.settings.schedules[claim["schedule"]],
-        datetime.fromisoformat(claim["scheduled_for"]),
-    )
+    schedule, due = schedule_of(asked, claim)
     if claim["attempt"] != 1 or schedule.catch_up == "all":
         return None
     names = [name for name in asked.claims.names(claim["schedule"]) if name != claim["name"]]
@@ -209,10 +211,7 @@ def late(asked, claim):
 
 def run(asked, claim):
     "Run the project for a time, unless another run is in the way."
-    schedule, due = (
-        asked.settings.schedules[claim["schedule"]],
-        datetime.fromisoformat(claim["scheduled_for"]),
-    )
+    schedule, due = schedule_of(asked, claim)
     if reason := wait_turn(asked, claim):
         return {"status": "skipped", "reason": reason}
     try:
@@ -261,10 +260,7 @@ def what_failed(record):
 # %% ../../nbs/95_schedule/04_run.ipynb #3f987982
 def wait_turn(asked, claim):
     "Wait for runs that were claimed before; why the time is skipped, where it has to make way instead."
-    schedule, due = (
-        asked.settings.schedules[claim["schedule"]],
-        datetime.fromisoformat(claim["scheduled_for"]),
-    )
+    schedule, due = schedule_of(asked, claim)
     while True:
         others = [other for other in asked.claims.at_work() if other["token"] != claim["token"]]
         others = [other for other in others if not is_lost(other)]
