@@ -38,7 +38,11 @@ setup(
     packages=find_packages(include=["mlworkbench", "mlworkbench.*"]),
     # the pipeline notebooks: mlworkbench/pipelines is a link to nbs/pipelines, so there is one copy
     package_data={
-        "mlworkbench": ["pipelines/**/*.ipynb", "pipelines/**/*.toml", "report/assets/*", "widgets/assets/*"]
+        "mlworkbench": [
+            *(f"pipelines/**/*.{kind}" for kind in ("ipynb", "toml", "csv", "md")),
+            "report/assets/*",
+            "widgets/assets/*",
+        ]
     },
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
