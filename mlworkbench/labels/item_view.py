@@ -148,12 +148,12 @@ def image_view(
 def _file(path, largest):
     try:
         if not path.is_file():
-            return {"said": f"there is no file {path.name}"}
+            return {"said": f"there is no file {path.name[:80]}"}
         if (size := path.stat().st_size) > largest:
             return {"said": _too_large(size, largest)}
         return _inline(path.read_bytes(), largest)
     except (OSError, ValueError) as error:  # no permission, a name that cannot be one
-        return {"said": f"{path.name} cannot be read ({type(error).__name__})"}
+        return {"said": f"{path.name[:80]} cannot be read ({type(error).__name__})"}
 
 
 def _inline(data, largest):
