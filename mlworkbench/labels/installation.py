@@ -211,7 +211,7 @@ def _make_template(folder, log, tell, options):
     template = folder / "template"
     template.mkdir()
     manage = next(folder.glob("lib/python*/site-packages/label_studio/manage.py"))
-    command = [folder / "bin" / "python", "-I", manage, "migrate", "--no-color"]
+    command = [folder / "bin" / "python", "-Es", manage, "migrate", "--no-color"]
     counted = lambda text: f"{text.count('  Applying ')} of about {MIGRATIONS} steps"  # noqa: E731
     run_told(command, log, tell, counted, env=quiet_environment(template), **options)
     for path in template.iterdir():  # its key and folders: every server makes its own
