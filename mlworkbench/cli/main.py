@@ -13,11 +13,11 @@ import re
 import sys
 
 from .. import __version__
-from . import live, looking, running, scheduling, sharing
+from . import labelling, live, looking, running, scheduling, sharing
 from ..core.errors import ConfigError, WorkbenchError, nearest
 
 # %% ../../nbs/99_cli/09_main.ipynb #44d54ed7
-ROOMS = (running, live, looking, scheduling, sharing)
+ROOMS = (running, live, looking, scheduling, labelling, sharing)
 
 
 class _Parser(argparse.ArgumentParser):
