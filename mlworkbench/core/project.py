@@ -161,6 +161,11 @@ class StepTables:
         "Drop what waits for one table, or for all: in draft also what other notebooks have drafted."
         self._staging.discard(table)
 
+    def refresh(self, table):
+        "In draft: read the newest version of a table from now on. A run keeps to what it pinned."
+        if self.draft:
+            self._pins.pop(table, None)
+
     def _declared(self, verb, table, declared):
         if table not in declared:
             raise undeclared(self, verb, table, declared)
