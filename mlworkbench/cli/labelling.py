@@ -8,7 +8,6 @@ __all__ = ['start_command', 'stop_command', 'status_command', 'add_commands']
 # %% ../../nbs/99_cli/06_labelling.ipynb #0626ee5b
 import argparse
 import sys
-from pathlib import Path
 
 from .parts import add_project, command, positive, project_root, say
 

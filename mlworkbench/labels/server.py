@@ -205,21 +205,29 @@ def start_server(
     with file_lock(folder / "start.lock", lambda: tell("Somebody else is starting it: waiting for that")):
         if server := find_server(folder):
             return _running(server, port, online, tell)
-        port = choose_port(port, *filter(None, [_facts(folder).get("port")]), 8080)
-        email, password, first = _prepare(folder, email)
-        env = quiet_environment(folder, online)
-        if first:
-            env |= {"LABEL_STUDIO_USERNAME": email, "LABEL_STUDIO_PASSWORD": password}
-        _write_facts(
-            folder, url=f"http://127.0.0.1:{port}", port=port, email=email, password=password, online=online
-        )
-        tell(f"Starting Label Studio {VERSION} on port {port}: usually 5 to 20 seconds")
-        try:
-            _launch(folder, port, env)
-            return _ready(folder, tell)
-        except BaseException:  # Ctrl-C too
-            _end(folder)
-            raise
+        for attempt in range(3):
+            try:
+                return _start(folder, port, email, online, tell)
+            except StudioError as error:  # taken by somebody between our look and its start
+                if port or attempt == 2 or not error.facts.get("taken"):
+                    raise
+
+
+def _start(folder, port, email, online, tell):
+    port = choose_port(port, *filter(None, [_facts(folder).get("port")]), *range(8080, 8090))
+    email, password, first = _prepare(folder, email)
+    env = quiet_environment(folder, online)
+    if first:
+        env |= {"LABEL_STUDIO_USERNAME": email, "LABEL_STUDIO_PASSWORD": password}
+    url = f"http://127.0.0.1:{port}"
+    _write_facts(folder, url=url, port=port, email=email, password=password, online=online)
+    tell(f"Starting Label Studio {VERSION} on port {port}: usually 5 to 20 seconds")
+    try:
+        _launch(folder, port, env)
+        return _ready(folder, tell)
+    except BaseException:  # Ctrl-C too
+        _end(folder)
+        raise
 
 
 def _running(server, port, online, tell):
