@@ -288,9 +288,8 @@ def _died(folder, said):
     lines = redacted("\n".join(said.splitlines()[-6:]), [facts.get("password", "")])
     do = f"All it said is in {folder / 'server.log'}"
     if "in use" in said:  # taken since we looked
-        return StudioError(
-            f"port {facts.get('port')} is in use", do="Try again, or ask for another one", log=said
-        )
+        do = "Try again, or ask for another one"
+        return StudioError(f"port {facts.get('port')} is in use", do=do, taken=True)
     return StudioError(f"Label Studio ended while it started:\n{lines}\n", do=do, folder=folder)
 
 # %% ../../nbs/20_labels/30_server.ipynb #c97f5e89
