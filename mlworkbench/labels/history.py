@@ -22,33 +22,40 @@ from mlworkbench.labels.events import (
 
 # %% ../../nbs/20_labels/02_history.ipynb #f415a8aa
 MIGRATED = "migration:"  # how the origin of a translated event begins: "migration:NAME#EVENT"
-_RANK = {"human": 0, "import": 1, "rule": 2, "model": 2}
+_RANK = {"human": 0, "import": 1, "rule": 2, "model": 2}  # the lowest is believed first
+
+
+_NEEDED = [name for name in EVENTS if name not in ("reason", "queue")]
 
 
 def _standing(events, at):
     "Labels that nobody has undone, each with `decided`, when its decision was made."
-    frame = events.lazy()
+    frame = events.lazy().select(_NEEDED)
     if at is not None:
         frame = frame.filter(pl.col("time") <= _moment(at))
-    frame = frame.collect().unique("event", keep="first", maintain_order=True)
-    root = pl.col("origin").str.extract(f"^{MIGRATED}[^#]*#(.*)$")
-    frame = frame.with_columns(root=pl.coalesce(root, "event"))
+    frame = frame.collect()
+    labels = frame.filter(pl.col("action") == "label").with_columns(decided="time")
     undos = frame.filter(pl.col("action") == "undo").select("event", "undoes")
-    dead = _undone(undos, frame.select("event", "root")) if undos.height else undos["event"]
-    labels = frame.filter(pl.col("action") == "label")
-    labels = labels.filter(~pl.col("root").is_in(dead.implode())) if len(dead) else labels
-    if labels.select((pl.col("root") != pl.col("event")).any()).item():
-        times = frame.select(root="event", decided="time")
-        labels = labels.join(times, on="root", how="left", maintain_order="left")
-    else:
-        labels = labels.with_columns(decided=pl.lit(None, EVENTS["time"]))
-    return labels.with_columns(decided=pl.coalesce("decided", "time"))
+    moved = frame.filter(pl.col("origin").str.starts_with(MIGRATED)).select(
+        "event", root=pl.col("origin").str.extract("#(.*)$")
+    )
+    if moved.height:  # a translation takes its decision's place in time
+        times = labels.select("time", root="event").unique("root")
+        moved = moved.unique("event").join(times.rename({"time": "then"}), on="root", how="left")
+        labels = labels.join(moved, on="event", how="left", maintain_order="left")
+        labels = labels.with_columns(decided=pl.coalesce("then", "time"))
+    if undos.height:
+        dead = _undone(undos, moved)
+        root = pl.coalesce("root", "event") if moved.height else pl.col("event")
+        labels = labels.filter(~root.is_in(dead.implode()))
+    return labels
 
 
 def _undone(undos, roots):
     "The decisions that a standing undo undoes; an undo stands where no standing undo undoes it."
-    undos = undos.join(roots.rename({"event": "undoes", "root": "target"}), on="undoes", how="left")
-    undos = undos.select("event", target=pl.coalesce("target", "undoes"))
+    roots = roots.select("root", undoes="event")
+    undos = undos.unique("event").join(roots, on="undoes", how="left")
+    undos = undos.select("event", target=pl.coalesce("root", "undoes"))
     standing = undos.clear()
     while undos.height:
         free = undos.join(undos, left_on="event", right_on="target", how="anti")  # nobody undoes them
@@ -68,10 +75,13 @@ def _moment(at):
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _newest(labels, by, first=()):
-    order = [*first, "decided", "time", "event"]
-    down = [name in ("decided", "time") for name in order]
-    return labels.sort(order, descending=down).unique(by, keep="first", maintain_order=True).sort(by)
+def _newest(labels, by, ranks):
+    "The row of each group with the best rank, then the newest decision, then its newest translation."
+    rank = pl.col("source").cast(pl.String).replace_strict(ranks, return_dtype=pl.Int64, default=0)
+    key = pl.col("decided").to_physical() - rank * 2**60  # microseconds of 36,000 years
+    labels = labels.with_columns(key=key).filter(pl.col("key") == pl.col("key").max().over(by))
+    order = labels.sort("time", "event", descending=[True, False])  # few are left
+    return order.unique(by, keep="first", maintain_order=True).sort(by)
 
 
 def current_labels(
@@ -79,10 +89,8 @@ def current_labels(
     at: datetime | str | None = None,  # as of this time; all events where None
 ) -> pl.DataFrame:  # item (unique, sorted), labels, annotator, source, time, event, content, confidence
     "The label of each item that has one."
-    labels = _standing(events, at)
-    rank = pl.col("source").cast(pl.String).replace_strict(_RANK, return_dtype=pl.UInt8)
     names = ["item", "labels", "annotator", "source", "time", "event", "content", "confidence"]
-    return _newest(labels.with_columns(rank=rank), ["item"], ["rank"]).select(names)
+    return _newest(_standing(events, at), ["item"], _RANK).select(names)
 
 
 def current_votes(
@@ -91,7 +99,7 @@ def current_votes(
 ) -> pl.DataFrame:  # item, annotator (together unique, sorted), labels, time, source, content, event
     "The newest standing label that each annotator gave each item."
     names = ["item", "annotator", "labels", "time", "source", "content", "event"]
-    return _newest(_standing(events, at), ["item", "annotator"]).select(names)
+    return _newest(_standing(events, at), ["item", "annotator"], {}).select(names)
 
 # %% ../../nbs/20_labels/02_history.ipynb #767de2ea
 def stale_labels(
@@ -127,7 +135,7 @@ class History:
         name: str = "label_events",  # of the table
         journal: str | Path | None = None,  # a folder of this machine; beside a local store where None
     ):
-        self.name, self._tables = name, tables
+        self.name, self.tables = name, tables
         self._step = tables if hasattr(tables, "project") else None
         self._store = self._step.project.store if self._step else tables
         folder = journal or _journal_folder(self._store, self._step, name)
@@ -152,7 +160,7 @@ class History:
     def undo(self, event, annotator="", reason="") -> str:
         "Take a decision back, an undo too; by any of its translations. Raises `DataError`: no such event."
         if event not in self._mine:
-            found = self.events().filter(pl.col("event") == event).select("item").collect()
+            found = self._all().filter(pl.col("event") == event).select("item").unique().collect()
             if found.is_empty():
                 raise DataError(f"there is no event '{event}'", "the id of an event", event=event)
             self._mine[event] = found.item()
@@ -163,9 +171,11 @@ class History:
         events = check_events(events).unique("event", keep="first", maintain_order=True)
         return self._add(events)
 
-    def events(self, at=None) -> pl.LazyFrame:
-        "All events until a time, the oldest first: of the table, and of journals that are not moved yet."
-        frame = pl.concat([self._kept(), self._waiting()[0].lazy()])
+    def events(self, at=None, item=None) -> pl.LazyFrame:
+        "All events (of an item, until a time), the oldest first; those that wait in a journal are among them."
+        frame = self._all()
+        if item is not None:
+            frame = frame.filter(pl.col("item") == item)
         if at is not None:
             frame = frame.filter(pl.col("time") <= _moment(at))
         return frame.unique("event", keep="first").sort("time", "event")
@@ -180,7 +190,7 @@ class History:
 
     def changes(self, item) -> pl.DataFrame:
         "Who changed what: an item's events, the oldest first, each with the labels that stood `after` it."
-        events = self.events().filter(pl.col("item") == item).collect()
+        events = self.events(item=item).collect()
         after = [current_labels(events[: n + 1])["labels"] for n in range(events.height)]
         after = pl.Series("after", [x[0] if len(x) else None for x in after], dtype=pl.List(pl.String))
         return events.with_columns(after)
@@ -220,7 +230,7 @@ class History:
         if self._step is not None:
             self._step.refresh(self.name)
         try:
-            return self._tables.read(self.name).cast(EVENTS)
+            return self.tables.read(self.name).cast(EVENTS)
         except StoreError:
             if self._store.exists(self.name):
                 raise
@@ -241,7 +251,7 @@ class History:
                 raise undeclared(self._step, "write", self.name, self._step.settings.writes)
             self._store.write(self.name, new, mode="append", note="decisions from the journal")
         else:
-            self._tables.write(self.name, new, mode="append")
+            self.tables.write(self.name, new, mode="append")
         return new.height
 
 # %% ../../nbs/20_labels/02_history.ipynb #35275c3f
