@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_KINDS', 'MACHINE_PARAMS', 'feature_matrix', 'check_columns', 'code_matrix', 'known_codes', 'check_target',
-           'register_model', 'model_class', 'Model', 'write_json', 'read_json', 'row_values', 'progress_bar']
+           'class_codes', 'name_labels', 'register_model', 'model_class', 'Model', 'write_json', 'read_json',
+           'row_values', 'progress_bar']
 
 # %% ../../nbs/40_models/00_base.ipynb #7e8c1b6d
 import importlib
@@ -94,6 +95,49 @@ def check_target(
         )
     return target
 
+# %% ../../nbs/40_models/00_base.ipynb #b33403e8
+def class_codes(
+    target,  # a name a row; or a list of names a row, for several labels
+    rows: int,  # how many rows of features there are
+    classes: list[str] | None = None,  # all names in their order; those of the target, sorted, where left out
+) -> tuple[np.ndarray, list[str]]:  # (rows,) int64 codes, or (rows, classes) booleans; and the classes
+    "The target as numbers. `DataError` for a null, a name that is no class, or rows of one class only."
+    target = target if isinstance(target, pl.Series) else pl.Series(target)
+    several = isinstance(target.dtype, pl.List | pl.Array)
+    names = target.explode() if several else target
+    names = names.drop_nulls().cast(pl.String)
+    classes = list(names.unique().sort()) if classes is None else list(classes)
+    if len(target) != rows:
+        raise DataError(f"target of {len(target):,} rows for {rows:,} rows of features", accepted="one a row")
+    if target.null_count():
+        raise DataError(f"target is null in {target.null_count():,} rows", do="Drop rows without a label")
+    if len({*classes}) != len(classes):
+        raise DataError(f"classes {classes}", accepted="each name once")
+    unknown = names.filter(~names.is_in(classes))
+    if len(unknown):
+        do = nearest(unknown[0], classes)
+        raise DataError(f"label {unknown[0]!r} is no class", ", ".join(classes), do, label=unknown[0])
+    if names.n_unique() < (1 if several else 2):
+        only = f"only '{names[0]}'" if len(names) else "no label"
+        raise DataError(f"the target holds {only}", accepted="two classes or more", do="Label more rows")
+    if several:
+        found = [target.list.contains(name) for name in classes]
+        return np.stack([each.to_numpy().astype(bool) for each in found], axis=1), classes
+    return names.replace_strict(classes, list(range(len(classes))), return_dtype=pl.Int64).to_numpy(), classes
+
+
+def name_labels(
+    probabilities: np.ndarray,  # (rows, classes)
+    classes: list[str],  # names of the columns
+    thresholds: list[float] | None = None,  # for several labels: from which probability on a row has each
+) -> pl.Series:  # "label": the likeliest class (String), or all of those that reach their threshold (List)
+    "Probabilities as labels."
+    names = np.array(classes, dtype=object)
+    if thresholds is None:
+        return pl.Series("label", names[probabilities.argmax(axis=1)], dtype=pl.String)
+    reached = probabilities >= np.array(thresholds)
+    return pl.Series("labels", [names[row].tolist() for row in reached], dtype=pl.List(pl.String))
+
 # %% ../../nbs/40_models/00_base.ipynb #244645a0
 MODEL_KINDS: dict[str, type | str] = {
     "majority": "mlworkbench.models.baselines:Majority",
@@ -102,6 +146,7 @@ MODEL_KINDS: dict[str, type | str] = {
     "decision_tree": "mlworkbench.models.trees:DecisionTree",
     "lightgbm": "mlworkbench.models.boosting:LightGBM",
     "neural_network": "mlworkbench.models.neural:NeuralNetwork",
+    "text_logistic_regression": "mlworkbench.models.text:TextLogisticRegression",
 }
 
 
@@ -145,6 +190,16 @@ class Model:
     def params(self) -> dict:  # setting -> value
         "The settings this model was made with."
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def classes(self) -> list[str] | None:  # one a column of what it predicts; None for 0 and 1
+        "The names of the classes, for a model of more than 0 and 1."
+        return (self.state or {}).get("classes")
+
+    @property
+    def multilabel(self) -> bool:
+        "Whether a row may have several of the classes, or none."
+        return bool((self.state or {}).get("multilabel"))
 
     def fit(
         self,

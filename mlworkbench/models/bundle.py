@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory, mkdtemp
 import numpy as np
 import polars as pl
 
-from ..core.errors import BundleError
+from ..core.errors import BundleError, DataError
 from ..core.project import notebook_hash
 from ..features.spec import FittedFeatures
-from .base import Model, model_class, read_json, write_json
+from .base import Model, model_class, name_labels, read_json, write_json
 
 # %% ../../nbs/40_models/06_bundle.ipynb #9259a7b5
 @dataclass
@@ -43,24 +43,41 @@ class Bundle:
         self,
         frame: pl.DataFrame | pl.LazyFrame,  # raw rows with the input columns
         batch_rows: int = 100_000,  # rows in memory at a time
-    ) -> np.ndarray:  # (rows,) float64, the probability of 1
+    ) -> np.ndarray:  # (rows,) float64, the probability of 1; of a model with classes (rows, classes)
         "Score raw rows in batches. `DataError` for a missing column or another type than in training."
         features = self.features.transform(frame.lazy())
         scores = [self.model.predict(batch) for batch in features.collect_batches(chunk_size=batch_rows)]
-        return np.concatenate(scores) if scores else np.empty(0)
+        shape = (0,) if self.classes is None else (0, len(self.classes))
+        return np.concatenate(scores) if scores else np.empty(shape)
 
     def predict_row(
         self,
         row: dict,  # input column -> value; other keys are ignored
-    ) -> float:  # the probability of 1
+    ) -> float:  # the probability of 1; of a model with classes (classes,)
         "Score one raw row without making a frame."
         return self.model.predict_row(self.features.transform_row(row))
+
+    @property
+    def classes(self) -> list[str] | None:  # one a column of `predict`; None for a model of 0 and 1
+        "The names of the classes."
+        return getattr(self.model, "classes", None)  # a kind of your own may know of none
+
+    def labels(
+        self,
+        probabilities: np.ndarray,  # (rows, classes) of `predict`
+    ) -> pl.Series:  # a name a row; of a model of several labels a list of names
+        "What the probabilities decide. Raises `DataError` for a model of 0 and 1, which has a threshold."
+        if self.classes is None:
+            raise DataError(f"bundle '{self.name}' has no classes", do="Compare scores with its threshold")
+        thresholds = self.model.state["thresholds"] if self.model.multilabel else None
+        return name_labels(probabilities, self.classes, thresholds)
 
     @property
     def schema(self) -> dict:  # JSON types
         "What goes in (column -> polars type) and what the model sees."
         features = self.features
-        return {"inputs": features.inputs, "features": features.names, "categorical": features.categorical}
+        seen = {"inputs": features.inputs, "features": features.names, "categorical": features.categorical}
+        return seen if self.classes is None else seen | {"classes": self.classes}
 
     @cached_property
     def hash(self) -> str:
