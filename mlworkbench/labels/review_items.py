@@ -6,7 +6,15 @@
 __all__ = ['SIMILAR', 'STRATEGIES', 'make_highlights', 'ReviewItems']
 
 # %% ../../nbs/20_labels/39_review_items.ipynb #8d88f414
-#| export
+from pathlib import Path
+
+import polars as pl
+
+from ..core.errors import DataError, nearest
+from .events import content_hash
+from .history import current_labels
+from .item_view import PART, column_kinds, item_fields, item_summary, text_view
+from .review_table import as_lookup, queue_name, review_table
 
 # %% ../../nbs/20_labels/39_review_items.ipynb #717498da
 def make_highlights(

@@ -7,7 +7,6 @@ __all__ = ['LONGEST_GAP_S', 'as_lists', 'queue_name', 'review_table', 'table_fin
 
 # %% ../../nbs/20_labels/37_review_table.ipynb #37d9ccb0
 from collections import deque
-from datetime import UTC, datetime
 from itertools import pairwise
 
 import polars as pl
