@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -25,6 +25,7 @@ from ..core.secrets import redacted, url_secrets
 from ..data.http import MAX_PAUSE_S, RETRIED, retry_after
 from .installation import StudioError
 from .labelling_page import Page, extended_page, labelling_config, read_page
+from .server import find_server
 from .taxonomy import Taxonomy
 
 # %% ../../nbs/20_labels/32_studio.ipynb #79eb4806
@@ -85,13 +86,13 @@ def send_request(
             continue
         except (httpx.TransportError, httpx.DecodingError) as error:
             problem, wait = f"{type(error).__name__}: {error}", None
-            if method != "GET":
+            if method == "POST":
                 raise LostAnswer(_shown(studio, f"{path}: {problem}"), do="Run it again") from None
             continue
         if response.status_code not in RETRIED:
             return _decoded(studio, path, response)
         problem, wait = f"status {response.status_code}", retry_after(response.headers.get("retry-after"))
-        if method != "GET" and response.status_code not in (429, 503):  # it failed on the way
+        if method == "POST" and response.status_code not in (429, 503):  # it failed on the way
             raise LostAnswer(_shown(studio, f"{path}: {problem} {response.text[:300]}"), do="Run it again")
     got = _shown(studio, f"{studio.url} does not answer ({problem}; {attempts} attempts)")
     raise StudioError(got, do="Is the server running? `mlworkbench studio start` starts one here") from None
@@ -173,13 +174,11 @@ def connect(
 def _address(url, token, folder):
     url, given = url or os.environ.get(URL, ""), token or os.environ.get(TOKEN, "")
     if folder is not None or not url:
-        from mlworkbench.labels.server import find_server
-
-        if server := find_server(folder if folder is not None else "studio"):
-            return server.url.rstrip("/"), token or server.token
-    if not url:
-        got = "there is no address of a Label Studio server"
-        raise ConfigError(got, f"url=, or the variable {URL}", "`mlworkbench studio start` starts one here")
+        if server := _own_server(folder):
+            return server.url, token or server.token
+        got = "there is no Label Studio server " + (f"running in {folder}" if folder else "to connect to")
+        accepted = f"url= or the variable {URL}, or a server that runs in this project"
+        raise ConfigError(got, accepted, "`mlworkbench studio start` starts one")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{redacted(url, url_secrets(url))!r} is no address", "http://... or https://...")
@@ -190,13 +189,21 @@ def _address(url, token, folder):
     return url.rstrip("/"), given
 
 
+def _own_server(folder):
+    if folder is not None:
+        return find_server(folder)
+    with suppress(ConfigError):  # outside of a project
+        return find_server()
+
+
 def _client(studio):
     import httpx
     from label_studio_sdk import LabelStudio
     from label_studio_sdk.core.api_error import ApiError
 
     try:  # a redirect could take the token to another server
-        plain = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False)
+        here = urlsplit(studio.url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy leads there
+        plain = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not here)
         return LabelStudio(base_url=f"{studio.url}/", api_key=studio.token, httpx_client=plain, max_retries=0)
     except ApiError as error:  # a personal access token that has expired
         raise _refused(studio, error.status_code, error.body) from None
