@@ -25,6 +25,8 @@ def label_codes(
 ) -> tuple[np.ndarray, list[str]]:  # codes int32 (items,), names
     "Labels as numbers. Raises `DataError` with the row of a label that is missing or outside the space."
     labels = labels if isinstance(labels, pl.Series) else pl.Series("label", np.asarray(labels))
+    if labels.is_empty():
+        raise DataError("no labels", "a label for each row")
     if labels.null_count():
         row = int(labels.is_null().arg_max())
         raise DataError(f"row {row} has no label", "a label for each row", "Leave these rows out", row=row)
@@ -165,7 +167,11 @@ def folds_of(
     Raises `ConfigError` for fewer than two folds or fewer rows or groups than folds.
     """
     rng = np.random.default_rng(seed)
-    units = np.arange(len(codes)) if groups is None else pl.Series(groups).rank("dense").to_numpy().astype(np.int64) - 1
+    units = (
+        np.arange(len(codes))
+        if groups is None
+        else pl.Series(groups).rank("dense").to_numpy().astype(np.int64) - 1
+    )
     count = len(np.unique(units))
     if not 2 <= folds <= count:
         what = "rows" if groups is None else "groups"
