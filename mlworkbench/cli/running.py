@@ -27,11 +27,63 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "gated": 1, "lost": 1, "interrupted":
 
 
 def init_command(args):
-    from mlworkbench.flow.init import write_project
+    from mlworkbench.flow.init import list_templates, write_project
 
-    done = write_project(args.dir, args.template)
-    say(args, f"Wrote {len(done['written'])} files into {args.dir}. Next: cd {args.dir} && mlworkbench run")
-    return 0, {"project": str(Path(args.dir).absolute()), **done}
+    name = Path(args.dir).absolute().name
+    template = args.template or (name if name in list_templates() else "blank")
+    own, values, told = _own_data(args, template, name) if _asks_for_data(args) else ({}, {}, [])
+    done = write_project(args.dir, template, own=own, values=values)
+    say(args, f"Wrote {len(done['written'])} files into {args.dir}, from the template {template}.")
+    for line in told:
+        say(args, line)
+    say(args, f"Next: cd {args.dir} && mlworkbench run")
+    return 0, {"project": str(Path(args.dir).absolute()), "template": template, **done}
+
+
+def _asks_for_data(args):
+    given = [
+        name for name in ("text", "label", "id", "annotator", "several", "encoding") if getattr(args, name)
+    ]
+    if given and not args.data:
+        raise ConfigError(f"--{given[0]} without --data", do="Name the file: --data my.csv")
+    return bool(args.data)
+
+
+def _own_data(args, template, name):
+    "Files and settings of a project that starts on a CSV of one's own; all is looked at before anything is written."
+    from mlworkbench.core.findings import finding_lines
+    from mlworkbench.flow.init import data_templates, template_files
+    from mlworkbench.labels.imports import draft_files, read_labelled
+
+    if template not in data_templates():
+        accepted = ", ".join(f"--template {one}" for one in data_templates())
+        raise ConfigError(f"the template '{template}' takes no data of one's own", accepted)
+    if not args.text or not args.label:
+        do = "For example: --data my.csv --text title --text description --label tag"
+        raise ConfigError(
+            "--data without --text or --label", "the columns that are labelled, and that of labels", do
+        )
+    roles = {"id": args.id or "", "annotator": args.annotator or "", "several": args.several or ""}
+    roles["encoding"] = args.encoding or "utf-8"
+    rows = read_labelled(args.data, args.text, args.label, **roles)
+    file = f"data/{args.data.name}"
+    drafts = draft_files(rows, args.label, bool(args.several))
+    own = (
+        {one: None for one in template_files(template) if one.startswith("data/")}
+        | {file: args.data}
+        | drafts
+    )
+    params = {"file": file, "text": args.text, "label": args.label, **roles, "annotations": ""}
+    values = {
+        "project": {"name": name},
+        "objective": {"business": f"labels of {args.data.name} that can be believed"},
+        "10_ingest": {"files": [file, "taxonomy.toml"], "params": params},
+    }
+    told = [
+        f"{rows.items.height:,} items. Drafts to edit: {', '.join(drafts)}.",
+        *finding_lines(rows.findings),
+    ]
+    return own, values, told
 
 
 def run_command(args):
@@ -130,15 +182,34 @@ def add_commands(
     "Declare the commands of this module."
     init = command(add, init_command, "init", "Write a project from a template.", """
   mlworkbench init mine
-  mlworkbench init late --template flights""")  # fmt: skip
+  mlworkbench init late --template flights
+  mlworkbench init topics --data my.csv --text title --text description --label tag""")  # fmt: skip
     init.add_argument("dir", type=Path, metavar="DIR", help="a new folder")
-    init.add_argument("--template", default="blank", metavar="NAME", help="blank (the default), flights, ...")
+    named = "blank, flights, topics; if not given, the one that DIR is named after, else blank"
+    init.add_argument("--template", metavar="NAME", help=named)
+    _add_own_data(init)
     _add_run(add)
     lab = command(add, lab_command, "lab", "Open JupyterLab on a project; with --json, only say how.", """
   mlworkbench lab
   mlworkbench lab -- --no-browser --port 8899""")  # fmt: skip
     lab.add_argument("options", nargs="*", metavar="OPTION", help="for JupyterLab, after --")
     add_project(lab)
+
+
+def _add_own_data(init):
+    "The options that say where one's own data is and what its columns are."
+    own = init.add_argument_group("on your own data")
+    own.add_argument(
+        "--data", type=Path, metavar="FILE", help="a CSV file with a header; it is copied into the project"
+    )
+    own.add_argument(
+        "--text", action="append", metavar="COLUMN", help="a column that is labelled; again for more"
+    )
+    own.add_argument("--label", metavar="COLUMN", help="the column of labels")
+    own.add_argument("--id", metavar="COLUMN", help="names an item; `id` or `item`, else a hash of the texts")
+    own.add_argument("--annotator", metavar="COLUMN", help="who gave the label, where several people did")
+    own.add_argument("--several", metavar="SIGN", help="stands between labels where an item may have several")
+    own.add_argument("--encoding", metavar="NAME", help="of the file; utf-8, if not given")
 
 
 def _add_run(add):
