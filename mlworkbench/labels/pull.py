@@ -21,14 +21,15 @@ from .events import EVENTS, make_events
 from .history import History
 from .installation import StudioError
 from .push import labels_of, tasks_there
-from .studio import StudioProject, sync_bar, task_pages
+from .studio import ANNOTATED, StudioProject, sync_bar, task_pages
 
 # %% ../../nbs/20_labels/34_pull.ipynb #1e4ab45a
 SYNC = pl.Schema(
     {
         "project": pl.String,  # its key
         "kind": pl.String,  # "page" and "done" of a pull, "conflict", "written"
-        "at": pl.Datetime("us", "UTC"),  # by our clock; of "done": when that pull began
+        "at": pl.Datetime("us", "UTC"),  # by our clock
+        "began": pl.Datetime("us", "UTC"),  # of "page" and "done": when that pull began, by our clock
         "since": pl.Datetime(
             "us", "UTC"
         ),  # of "page": the pull asks for tasks changed since, by the server's clock
@@ -219,7 +220,6 @@ def _named(project, labels):  # what was seen may have been called otherwise the
 
 # %% ../../nbs/20_labels/34_pull.ipynb #9e5aef94
 OVERLAP_S = 120.0
-_INCLUDE = "meta,updated_at,annotations,result,was_cancelled,completed_by,updated_by"
 
 
 @dataclass(frozen=True)
@@ -239,23 +239,23 @@ def pull(
     progress: bool = True,  # show a bar
 ) -> Pulled:
     "Bring annotations into the history. `StudioError` says how far it got; run it again to go on."
-    sync, began = read_sync(project, history), datetime.now(UTC)
-    since, upto, cursor = _place(project, sync, full)
+    sync = read_sync(project, history)
+    began, since, upto, cursor = _place(project, sync, full)
     seen, local = last_seen(project, history, sync), local_changes(history, sync)
     users, notes, conflicts = project.studio.users(), Counter(), []
     read = events = 0
     with sync_bar(f"Pulling from {project.title}", None, progress) as done:
         try:
-            for tasks in task_pages(project, _INCLUDE, cursor or 0, since, page, every=True):
+            for tasks in task_pages(project, ANNOTATED, cursor or 0, since, page, every=True):
                 here = _Page(
                     project, users, seen.filter(pl.col("task").is_in([one["id"] for one in tasks])), local
                 )
                 for task in tasks:
                     here.read(task)
-                place = {"kind": "page", "since": since, "upto": upto, "cursor": tasks[-1]["id"]}
+                place = {"kind": "page", "began": began, "since": since, "upto": upto}
                 note_sync(project, history, *here.conflicts)  # before the events that show them
                 events += history.append(here.frame())
-                note_sync(project, history, place)
+                note_sync(project, history, place | {"cursor": tasks[-1]["id"]})
                 read, notes, conflicts = read + len(tasks), notes + here.notes, conflicts + here.conflicts
                 done(len(tasks))
         except StudioError as error:
@@ -263,20 +263,20 @@ def pull(
             got = f"{error.got.rstrip('.')}. {read:,} tasks were read, {events:,} events are in the history"
             raise type(error)(got, error.accepted, do, **error.facts, done=read) from None
     gone = _deleted_tasks(project, seen)
-    note_sync(project, history, {"kind": "done", "at": began, "upto": upto})
+    note_sync(project, history, {"kind": "done", "began": began, "upto": upto})
     found = [*_note_findings(project, notes), *_conflict_findings(project, conflicts), *gone]
     return Pulled(read, events, merge_findings(make_findings(found)))
 
 
-def _place(project, sync, full):  # -> since, upto, cursor
+def _place(project, sync, full):  # -> began, since, upto, cursor
     last = sync.filter(pl.col("kind").is_in(["page", "done"])).tail(1)
     if last.height and last["kind"][0] == "page" and not (full and last["since"][0]):
-        return last["since"][0], last["upto"][0], last["cursor"][0]
-    since = None if full or not last.height else sync.filter(pl.col("kind") == "done")["upto"].tail(1)
+        return last.select("began", "since", "upto", "cursor").row(0)
+    done = [None, *sync.filter(pl.col("kind") == "done")["upto"]]
     newest = _newest_change(project)
     lag = project.studio.now() - timedelta(seconds=OVERLAP_S)
     upto = None if newest is None else min(newest + timedelta(microseconds=1), lag)
-    return None if since is None or not len(since) else since[0], upto, None
+    return datetime.now(UTC), None if full else done[-1], upto, None
 
 
 def _newest_change(project):
@@ -291,7 +291,7 @@ def local_changes(
     sync: pl.DataFrame,  # from `read_sync`
 ) -> dict[str, tuple]:  # item -> event, labels
     "What people have decided here since the last pull, and is not written back."
-    done = sync.filter(pl.col("kind") == "done")["at"].max()
+    done = sync.filter(pl.col("kind") == "done")["began"].max()
     if done is None:
         return {}
     events = history.events().filter(pl.col("time") > done, pl.col("origin").is_null()).collect()

@@ -8,7 +8,6 @@ __all__ = ['TASKS', 'CHUNK', 'CHUNK_BYTES', 'tasks_there', 'result_of', 'labels_
 # %% ../../nbs/20_labels/33_push.ipynb #075cea32
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import polars as pl
 
