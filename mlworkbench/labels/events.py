@@ -114,19 +114,21 @@ def _label_lists(labels, count):
     if isinstance(labels, str):
         labels = [labels] * count
     elif not len(labels):
-        labels = pl.Series([[]] * count, dtype=pl.List(pl.String))
+        labels = pl.Series([[]], dtype=pl.List(pl.String)).new_from_index(0, count)
     if len(labels) != count:
         raise DataError(
             f"'labels' has {len(labels):,} values for {count:,} items", "one for all, or one each"
         )
     series = labels if isinstance(labels, pl.Series) else pl.Series("labels", labels, strict=False)
-    if not isinstance(series.dtype, pl.List):
-        series = series.cast(pl.String).to_frame("labels").select(pl.concat_list("labels")).to_series()
-    series = series.cast(pl.List(pl.String))
-    if empty := series.null_count() + int(series.list.eval(pl.element().is_null()).list.any().sum()):
+    one = not isinstance(series.dtype, pl.List)
+    words = series.cast(pl.String) if one else series.cast(pl.List(pl.String))
+    empty = (words if one else words.explode(empty_as_null=False)).null_count()
+    if empty:
         got = f"{empty:,} labels are null"
         raise DataError(got, "text; an empty list where an item has none", "Drop these rows")
-    return series.list.unique().list.sort()
+    if one:
+        return words.alias("labels").reshape((-1, 1)).arr.to_list()
+    return words.list.unique().list.sort() if (words.list.len() > 1).any() else words
 
 
 def _times(times, count):
