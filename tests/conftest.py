@@ -9,7 +9,9 @@ import tempfile
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 from flow_project import wait_for
 
@@ -83,6 +85,36 @@ def postgres_url():
             yield f"postgresql://tester:p%40ss-sesame@127.0.0.1:{port}/postgres"
         finally:
             run(control, "-D", f"{folder}/data", "-m", "immediate", "stop")
+
+
+@pytest.fixture(scope="session")
+def studio_server(tmp_path_factory):
+    """A real Label Studio: `url`, `token`, `folder`, and `annotator(email)`, which gives another member's token.
+
+    The first use on a machine installs it, which takes minutes; workers wait for one another and have a server each.
+    """
+    from mlworkbench.labels.installation import StudioError, install_server
+    from mlworkbench.labels.server import start_server, stop_server
+
+    try:
+        install_server()
+    except StudioError as error:
+        missing(f"Label Studio ({error})")
+    server = start_server(tmp_path_factory.mktemp("label-studio") / "studio")
+
+    def annotator(email):
+        invitation = {"headers": {"Authorization": f"Token {server.token}"}, "base_url": server.url}
+        with httpx.Client(**invitation, trust_env=False) as owner:
+            link = owner.get("/api/invite").raise_for_status().json()["invite_url"]
+        with httpx.Client(base_url=server.url, trust_env=False) as person:
+            person.get(link).raise_for_status()
+            form = {"csrfmiddlewaretoken": person.cookies["csrftoken"], "email": email}
+            joined = person.post(link, data=form | {"password": "Sesame-street-9"})
+            assert joined.status_code == 302, joined.text
+            return person.get("/api/current-user/token").raise_for_status().json()["token"]
+
+    yield SimpleNamespace(url=server.url, token=server.token, folder=server.folder, annotator=annotator)
+    stop_server(server.folder)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ _OFFLINE = (
 
 def _text(log, start=0):
     with open(log, "rb") as file:
-        file.seek(start)
+        file.seek(max(0, log.stat().st_size + start) if start < 0 else start)
         return file.read().decode(errors="replace")
 
 
@@ -91,7 +91,7 @@ def last_lines(
     count: int = 6,
 ) -> str:
     "The end of a log, without passwords in addresses."
-    return _last_lines(_text(log), count)
+    return _last_lines(_text(log, -100_000), count)
 
 
 def _last_lines(text, count=6):

@@ -255,7 +255,7 @@ def _launch(folder, port, env):
         "--no-browser",
         *place,
     ]
-    shell = ["/bin/sh", "-c", '"$@" & echo $$ $! > "$0"', folder / "server.pid", *command]
+    shell = ["/bin/sh", "-c", 'echo $$ $$ > "$0"; "$@" & echo $$ $! > "$0"', folder / "server.pid", *command]
     with (
         file_lock(folder / "server.lock") as held,  # the server holds it from here on
         open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out,
@@ -272,10 +272,10 @@ def _ready(folder, tell):
     while (now := time.monotonic()) - started < READY_S:
         server = find_server(folder)
         said = last_lines(log, 40).rpartition("--- ")[2] if log.exists() else ""
+        if server and _answers(server):
+            return server
         if server is None or "is in use" in said:
             raise _died(folder, said)
-        if _answers(server):
-            return server
         if now - told >= EVERY_S:
             told = now
             tell(f"  {now - started:.0f} s")
