@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from ..core.errors import ConfigError, nearest
-from .noise import Scan, calibrate_counts, confident_counts, round_rows, scan_rows
+from .noise import Scan, calibrate_counts, confident_counts, scan_rows
 from .probabilities import Source, probability_blocks
 
 # %% ../../nbs/20_labels/12_issues.ipynb #8ff6ae81
@@ -23,7 +23,7 @@ def prune_counts(
     others = np.maximum(np.count_nonzero(joint, axis=1) - 1, 1)
     pruned = (joint - ((stays - joint.diagonal()) / others)[:, None]).clip(min=0)
     np.fill_diagonal(pruned, stays)
-    return round_rows(np.ascontiguousarray(pruned.T)).T
+    return pruned.astype(np.int64)
 
 # %% ../../nbs/20_labels/12_issues.ipynb #fe92bed8
 BUFFER = 2**20  # margins held at a time
