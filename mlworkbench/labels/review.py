@@ -86,6 +86,7 @@ class Sitting:
             [],
         )  # position to decision; lists of (position, event, what stood before)
         self.tally, self.pace, self.watchers, self.told = Tally(), Pace(), [], []
+        self.version = 0  # of the contents
         before = decided_before(history.events().lazy(), self.name, annotator)
         for row in before.iter_rows(named=True):
             if (at := self.items.positions.get(row["item"])) is not None:
@@ -170,6 +171,10 @@ class Review(Sitting):
             size += len(json.dumps(page[-1], ensure_ascii=False))
             at = self._next(at, around=False)
         return page
+
+    def waits_after(self, position: int) -> bool:
+        "Whether an item waits after this position."
+        return self._next(position, around=False) is not None
 
     def accept(self, item=None, content=None):
         "Take the suggestion, or the given label where there is none; the event's id."
@@ -365,6 +370,7 @@ def refreshed(
             )
         )
     review.told += found
+    review.version += bool(found)
     review.position = review._next(-1)
     review._changed()
     return make_findings(found)
