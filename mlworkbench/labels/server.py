@@ -47,10 +47,11 @@ class Server:
 
 
 def studio_folder(
-    folder: str | Path | None = None,  # `studio` of the project that this folder is in, if not given
+    folder: str | Path | None = None,  # it, or its project's; of the project here, if not given
 ) -> Path:
-    "Where a server's data are. Raises `ConfigError` outside a project."
-    return Path(folder).expanduser().resolve() if folder else find_root(None) / "studio"
+    "Where a server's data are: `studio` in a project. Raises `ConfigError` outside a project."
+    folder = Path(folder).expanduser().resolve() if folder else find_root(None)
+    return folder / "studio" if (folder / "workbench.toml").exists() else folder
 
 # %% ../../nbs/20_labels/30_server.ipynb #261e790c
 EMAIL = "default_user@localhost"  # Label Studio's own name for it
@@ -134,7 +135,7 @@ def choose_port(
 
 # %% ../../nbs/20_labels/30_server.ipynb #ae531c12
 def find_server(
-    folder: str | Path | None = None,  # `studio` of the project that this folder is in, if not given
+    folder: str | Path | None = None,  # see `studio_folder`
 ) -> Server | None:  # None where none runs
     "The server of a folder, if it runs."
     folder = studio_folder(folder)
@@ -174,7 +175,7 @@ def _answers(server):
 
 
 def server_status(
-    folder: str | Path | None = None,  # `studio` of the project that this folder is in, if not given
+    folder: str | Path | None = None,  # see `studio_folder`
 ) -> dict:  # running, ready, url, port, pid, email, online, version, folder, log, credentials; no secrets
     "What there is to say of a folder's server."
     folder, server = studio_folder(folder), find_server(folder)
@@ -192,7 +193,7 @@ LOG_BYTES = 10_000_000
 
 
 def start_server(
-    folder: str | Path | None = None,  # `studio` of the project that this folder is in, if not given
+    folder: str | Path | None = None,  # see `studio_folder`
     port: int | None = None,  # the one it had last, or 8080, or any free one, if not given
     email: str | None = None,  # of the account of a new folder
     online: bool = False,  # let it fetch from the network: tasks by URL, cloud storage
@@ -297,7 +298,7 @@ STOP_S = 10.0
 
 
 def stop_server(
-    folder: str | Path | None = None,  # `studio` of the project that this folder is in, if not given
+    folder: str | Path | None = None,  # see `studio_folder`
 ) -> bool:  # whether one ran
     "End the server of a folder; its data stay. Raises `StudioError` where it cannot be ended."
     folder = studio_folder(folder)
