@@ -21,7 +21,7 @@ from .base import Model, class_codes, read_json, write_json
 from .bundle import Bundle, make_lineage
 from .probabilities import calibrate, crossed_calibration, deal_folds
 from .probabilities import expected_calibration_error, fit_calibration, softmax
-from .terms import Terms, count_words, fit_terms, join_texts, word_spans
+from .terms import Terms, count_words, fit_terms, join_texts, text_marks, word_spans
 
 # %% ../../nbs/40_models/12_text.ipynb #e7a69aa5
 def fit_probabilities(
@@ -142,6 +142,14 @@ class TextModel(Model):
         "The probabilities of one row. `DataError` for a column that is missing or holds no text."
         self._need_state()
         return self._predict(_row_frame(row, self.state["columns"]))[0]
+
+    def odd_texts(
+        self,
+        features: pl.DataFrame,  # with the text columns
+    ) -> dict[str, int]:  # empty_text, long_text -> rows, for `text_findings`
+        "How many texts hold no word, and how many are longer than is read."
+        self._need_state()
+        return text_marks(features, self.state["columns"], self.max_chars).sum().row(0, named=True)
 
     def explain(
         self,
