@@ -170,7 +170,8 @@ def test_who_starts_it_may_be_interrupted_or_killed(installed, project):
 
     def starting():
         starter = begin(project, "studio", "start")
-        wait_for(lambda: (folder / "server.pid").exists() and (folder / "server.pid").read_text().strip())
+        wait_for(lambda: (folder / "server.pid").exists())
+        wait_for(lambda: len(set((folder / "server.pid").read_text().split())) == 2)  # its group's, its own
         return starter, find_server(folder).pid
 
     starter, pid = starting()
