@@ -2,18 +2,14 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 from flow_project import PLAIN, begin, newest_record, wait_for, write_project
+from lab_tab import jupyterlab, notebook_tab, run_cell, theme
 from nbformat.v4 import new_code_cell, new_notebook
 
-TOKEN = "for-this-test-only"
 HOLD = 'while not os.path.exists("go"): time.sleep(0.05)'
 WATCH = "import threading\nimport mlworkbench as mlw\nw = mlw.watch()\nw"
 ASK = """threads = [t for t in threading.enumerate() if t.name.endswith("(_look_on)")]
@@ -32,44 +28,8 @@ def lab(tmp_path_factory):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [new_code_cell(WATCH), new_code_cell(ASK)]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), root / "w.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {f"JUPYTER_{name}_DIR": str(root.parent / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {f"JUPYTERLAB_{name}_DIR": str(root.parent / name) for name in ("SETTINGS", "WORKSPACES")}
-    options = [
-        "--no-browser",
-        "--allow-root",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--ServerApp.port_retries=0",
-    ]
-    options += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}"]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    quiet = (
-        root.parent / "SETTINGS" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    )
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text('{"fetchNews": "false"}')
-    with open(root.parent / "lab.log", "w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
-            env=os.environ | own, stdout=log, stderr=log, cwd=root,
-        )  # fmt: skip
-    try:
-        wait_for(lambda: _answers(f"http://127.0.0.1:{port}/api?token={TOKEN}", server), 60)
-        yield f"http://127.0.0.1:{port}", root
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _answers(address, server):
-    assert server.poll() is None, "JupyterLab did not start"
-    try:
-        return urllib.request.urlopen(address, timeout=5).status == 200
-    except OSError:
-        return False
+    with jupyterlab(root) as address:
+        yield address, root
 
 
 @pytest.fixture
@@ -90,22 +50,8 @@ def run_held(lab):
 
 @pytest.fixture
 def tab(lab, browser):
-    address, _ = lab
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    page.goto(f"{address}/lab/tree/w.ipynb?token={TOKEN}&reset")
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-    yield page
-    context.close()
-
-
-def run_cell(tab, number):
-    "Run a cell; its output area."
-    cell = tab.locator(".jp-Notebook .jp-CodeCell").nth(number)
-    cell.locator(".cm-content").click()
-    tab.keyboard.press("Control+Enter")
-    return cell.locator(".jp-OutputArea")
+    with notebook_tab(lab[0], browser) as page:
+        yield page
 
 
 def answer(tab):
@@ -114,13 +60,6 @@ def answer(tab):
     tab.keyboard.press("Escape")
     out.get_by_text("answer").wait_for()
     return out.inner_text().strip()
-
-
-def theme(tab, name):
-    tab.locator(".lm-MenuBar-itemLabel", has_text="Settings").click()
-    tab.locator(".lm-Menu-itemLabel", has_text="Theme").first.hover()
-    tab.locator(".lm-Menu-itemLabel", has_text=name).first.click()
-    tab.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
 
 
 def test_a_run_is_watched_from_before_it_begins_until_it_has_ended(lab, tab, axe, run_held):

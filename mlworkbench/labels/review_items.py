@@ -108,9 +108,9 @@ class ReviewItems:
         row = self.table.row(at, named=True)
         return row | {"content": self.changed.get(at, row["content"])}
 
-    def data(self, at) -> dict:
-        "An item as plain data."
-        return _item_data(self, self.row(at))
+    def data(self, at, helped=True) -> dict:
+        "An item as plain data; marks and similar items, which may cost something, only if `helped`."
+        return _item_data(self, self.row(at), helped)
 
     def more_text(self, item, column, start) -> dict:
         "The next part of a long text."
@@ -131,11 +131,11 @@ class ReviewItems:
         return changed, gone
 
 # %% ../../nbs/20_labels/39_review_items.ipynb #8654f34f
-def _item_data(items, row):
+def _item_data(items, row, helped):
     values = items.frame.row(items.rows[row["item"]], named=True)
-    marks, failed = _asked(items.highlights, values, (row["suggested"] or [None])[0])
+    marks, failed = _asked(items.highlights if helped else None, values, (row["suggested"] or [None])[0])
     notes = [dict(note) for note in items.notes.get(row["item"], ())] + _notes(items, row)
-    near, lost = _similar(items, row["item"])
+    near, lost = _similar(items, row["item"]) if helped else ([], "")
     notes += [{"check": "review_marks", "message": f"Nothing is marked: {failed}"}] if failed else []
     notes += [{"check": "review_similar", "message": f"No similar items: {lost}"}] if lost else []
     kept = ("position", "item", "content", "score", "given", "suggested", "probability")

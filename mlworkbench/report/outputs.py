@@ -256,7 +256,7 @@ def widget_html(
     if shown.startswith("<figure"):
         return shown
     plain, rich = joined(data.get("text/plain") or ""), joined(data.get("text/html") or "")
-    shown = shown or (f'<div class="mlw-text">{wide_tables(safe_html(rich))}</div>' if rich else "")
+    shown = shown or (rich_html(rich, place) if rich else "")  # one that can be clicked has a frame of its own
     shown = shown or (f'<pre class="mlw-stream">{escape(plain[:2000])}</pre>' if plain else "")
     return (
         f'<div class="mlw-widget" role="group" aria-label="Widget of {escape(place)}">{shown}'

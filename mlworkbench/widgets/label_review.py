@@ -7,6 +7,7 @@ __all__ = ['AHEAD', 'DECISIONS', 'LabelReview', 'view_class']
 
 # %% ../../nbs/80_widgets/01_label_review.ipynb #fce6417a
 import hashlib
+import os
 import weakref
 from functools import cache, cached_property
 from importlib.resources import files
@@ -18,6 +19,7 @@ from ..core.errors import ConfigError, DataError, WorkbenchError
 from ..core.findings import finding_lines
 from ..core.words import left_text
 from ..report.look import asset
+from ..report.review_page import LIMIT, review_page
 
 # %% ../../nbs/80_widgets/01_label_review.ipynb #e0fb4fee
 AHEAD = 12  # items that come with the view; more are fetched while one decides
@@ -97,9 +99,11 @@ class LabelReview:
 
     def _repr_mimebundle_(self, **options):
         data, metadata = self.view._repr_mimebundle_(**options)
-        progress = self.review.progress
-        said = f"Review of {self.review.name}: {progress['done']:,} of {progress['total']:,} items decided"
-        return data | {"text/plain": said}, metadata
+        light = (
+            "JPY_SESSION_NAME" in os.environ
+        )  # a person is there, who sees the view: a note will do for the file
+        page = review_page(self.review, 20 if light else LIMIT, helped=not light)
+        return data | {"text/plain": repr(page), "text/html": page.html}, metadata
 
 
 class _Watcher:  # does not keep a view alive that nobody holds

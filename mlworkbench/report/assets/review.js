@@ -89,23 +89,23 @@ function legend(item) {
   const marks = item.fields.flatMap(field => field.marks ?? []), seen = new Map()
   for (const mark of marks) {
     const against = mark.kind !== "rule" && mark.weight < 0, kind = mark.kind === "rule" ? "rule" : against ? "against" : "model"
-    const text = kind === "rule" ? `rule ${mark.name}: ${mark.label}` : `words ${against ? "against" : "for"} ${mark.label}`
-    seen.set(text, kind)
+    const [name, text] = kind === "rule" ? [mark.name, `rule for ${mark.label}`] : ["words", `${against ? "against" : "for"} ${mark.label}`]
+    seen.set(`${name} ${text}`, [kind, name, text])
   }
-  const entries = [...seen].slice(0, 8).map(([text, kind]) => make("span", {}, make("mark", { class: kind, "aria-hidden": "true" }, "word"), ` ${text}`))
+  const entries = [...seen.values()].slice(0, 8).map(([kind, name, text]) => make("span", {}, make("mark", { class: kind }, name), ` ${text}`))
   return make("p", { class: "mlw-legend" }, ...entries)
 }
 
 const bar = share => {
   const fill = make("span")
   fill.style.width = `${100 * share}%`
-  return make("p", { class: "mlw-chance" }, make("span", { "aria-hidden": "true" }, fill), make("span", {}, percent(share)))
+  return make("p", { class: "mlw-chance" }, make("span", { class: "mlw-gauge", "aria-hidden": "true" }, fill), make("span", {}, percent(share)))
 }
 const block = (title, ...children) => make("div", {}, make("h3", {}, title), ...children)
 
 // What is known besides: label, suggestion, votes, similar items, notes.
 function factNodes(item) {
-  const by = item.given_by ? [item.given_by.source, item.given_by.annotator && `by ${item.given_by.annotator}`].filter(Boolean).join(" ") : ""
+  const { source, annotator } = item.given_by ?? {}, by = [source === "human" ? "" : source, annotator && `by ${annotator}`].filter(Boolean).join(" ")
   const vote = one => make("li", { class: "mlw-pair" }, make("span", {}, one.annotator), make("span", {}, listed(one.labels)))
   const near = one => make("li", {}, make("p", { class: "mlw-near", dir: "auto" }, one.text),
     make("p", { class: "mlw-pair mlw-by" }, make("span", {}, `${percent(one.similarity)} similar`), make("span", {}, listed(one.labels))))

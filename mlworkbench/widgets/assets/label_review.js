@@ -68,6 +68,7 @@ class LabelReview {
     this.body = make("div", { class: "mlw-body" }, this.item, this.known, this.over)
     this.labels = make("div", { class: "mlw-labels", role: "group", "aria-label": facts.multilabel ? "Labels of this item" : "Give a label" })
     this.chips = facts.labels.slice(0, 9).map((label, number) => this.chip(label, number))
+    this.labels.classList.toggle("tall", facts.labels.slice(0, 9).some(label => label.name.length > 19))
     this.labels.append(...this.chips.map(chip => chip.node))
     if (facts.labels.length > 9) this.labels.append(this.all = button("/", `All ${facts.labels.length} labels`, () => this.open("list"), { class: "mlw-chip" }))
     this.doAccept = button("⏎", "", () => this.accept(), { class: "mlw-accept" })
@@ -211,7 +212,7 @@ class LabelReview {
   decide(action, labels) {
     const item = this.queue.shift()
     if (!item || !labels) return
-    this.past.push({ item, labels, said: `${item.summary.slice(0, 60)} → ${action === "skip" ? "skipped" : listed(labels)}` })
+    this.past.push({ item, labels, said: `${action === "skip" ? "skipped" : listed(labels)}: \u2068${item.summary.slice(0, 60)}\u2069` })
     this.send({ do: action, item: item.item, labels, content: item.content }, item)
     this.show()
     this.fetch()
@@ -258,9 +259,9 @@ class LabelReview {
   helpNodes() {
     const keys = this.facts.labels.length > 9 ? [...KEYS.slice(0, 2), ["/", "all labels, to search"], ...KEYS.slice(2)] : KEYS
     const rows = keys.map(([key, does]) => make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, does)))
-    const meaning = label => [make("dt", {}, label.name), make("dd", {}, label.definition || "no definition", ...(label.examples.length ? [make("br"), make("span", { class: "mlw-none" }, `e.g. ${label.examples.join("; ")}`)] : []))]
+    const meaning = label => make("li", {}, make("b", {}, label.name), make("p", {}, label.definition || "no definition"), label.examples.length ? make("p", { class: "mlw-none" }, `e.g. ${label.examples.join("; ")}`) : null)
     return ["Keys and labels", make("div", { class: "mlw-two", tabindex: "0", role: "group", "aria-label": "Keys and labels" }, make("table", {}, make("tbody", {}, ...rows)),
-      make("dl", {}, ...this.facts.labels.slice(0, 200).flatMap(meaning)))]
+      make("ul", {}, ...this.facts.labels.slice(0, 200).map(meaning)))]
   }
 
   listNodes() {
@@ -319,7 +320,7 @@ class LabelReview {
       event.preventDefault()
       event.stopPropagation()
     })
-    return ["Comment", text, make("p", {}, button("⏎", "Save comment", save), " ", make("span", { class: "mlw-none" }, "Shift+Enter begins a new line"))]
+    return ["Comment", make("p", { class: "mlw-about", dir: "auto" }, item.summary), text, make("p", {}, button("⏎", "Save comment", save), " ", make("span", { class: "mlw-none" }, "Shift+Enter begins a new line"))]
   }
 
   // ---- between here and the kernel
