@@ -1,5 +1,6 @@
 """Fixtures that need something outside Python. Where CI is set, a missing one is a failure and not a skip."""
 
+import functools
 import os
 import shutil
 import socket
@@ -102,6 +103,7 @@ def studio_server(tmp_path_factory):
         missing(f"Label Studio ({error})")
     server = start_server(tmp_path_factory.mktemp("label-studio") / "studio")
 
+    @functools.cache  # who has joined stays
     def annotator(email):
         invitation = {"headers": {"Authorization": f"Token {server.token}"}, "base_url": server.url}
         with httpx.Client(**invitation, trust_env=False) as owner:

@@ -9,14 +9,21 @@ import threading
 from contextlib import ExitStack, closing
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 from flow_project import begin, call, end, is_alive, wait_for
 from label_studio_sdk import LabelStudio
 
+from mlworkbench.core.store import Store
 from mlworkbench.labels import installation
+from mlworkbench.labels.history import History
 from mlworkbench.labels.installation import StudioError, install_server, is_installed, is_locked
+from mlworkbench.labels.pull import pull
+from mlworkbench.labels.push import push, result_of, tasks_there
 from mlworkbench.labels.server import find_server, server_status, start_server, stop_server
+from mlworkbench.labels.studio import connect as connect_studio
+from mlworkbench.labels.taxonomy import Label, Taxonomy
 from mlworkbench.labels.webhooks import HEADER, Change, listen, register_webhook
 
 CHOICES = """<View><Text name="text" value="$text"/><Choices name="label" toName="text">
@@ -335,6 +342,23 @@ def test_webhooks_tell_of_what_was_made_changed_and_deleted(hooked):
         wait_for(lambda: len(told) > 3)
     assert set(told[3:]) == {Change("ANNOTATION_CREATED", project, 1, 1)} and changes.calls <= len(told)
     assert client.webhooks.list(project=str(project)) == []
+
+
+def test_what_is_labelled_in_the_browser_comes_into_the_history_by_itself(studio_server, tmp_path):
+    topics, history = Taxonomy([Label("mlops"), Label("other")]), History(Store(tmp_path))
+    with connect_studio(studio_server.url, studio_server.token) as studio:
+        project = studio.project("Webhooks and a pull", topics, ["text"])
+        push(project, pl.DataFrame({"item": ["a", "b"], "text": ["one", "two"]}))
+        (task,) = tasks_there(project).filter(pl.col("item") == "b")["task"]
+        with listen(studio.client, project.id, lambda changes: pull(project, history)) as changes:
+            made = studio.client.annotations.create(task, result=result_of(project, ["mlops"])).id
+            wait_for(lambda: history.current().height)
+            assert history.current().select("item", "labels").rows() == [("b", ["mlops"])]
+            studio.client.annotations.update(made, result=result_of(project, ["other"]))
+            wait_for(lambda: history.current()["labels"].to_list() == [["other"]])
+            studio.client.annotations.delete(made)
+            wait_for(lambda: history.current().height == 0)
+    assert changes.calls >= 3 and changes.error is None
 
 
 def test_an_annotator_does_not_wait_for_a_slow_listener_and_dead_ones_are_removed(hooked, studio_server):
