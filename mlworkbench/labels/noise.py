@@ -7,9 +7,9 @@ __all__ = ['SLACK', 'Scan', 'scan_rows', 'class_thresholds', 'confident_counts',
 
 # %% ../../nbs/20_labels/11_noise.ipynb #68f9754f
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import polars as pl
 
 from ..core.errors import DataError
 from .probabilities import Source, check_block, label_codes, probability_blocks
@@ -67,7 +67,7 @@ def class_thresholds(
     "The average probability of each class among the rows labelled so (Northcutt et al. 2021, equation 2)."
     ends = np.concatenate([[0], np.cumsum(scan.counts)])
     by_class = scan.own[np.argsort(scan.codes, kind="stable")]
-    parts = [by_class[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [by_class[start:end] for start, end in pairwise(ends)]
     return np.array([part.mean() if len(part) else 2 for part in parts]).clip(min=2 * SLACK)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'Source', 'TOLERANCE', 'label_codes', 'probability_blocks', 'check_block', 'check_probabilities', 'folds_of',
-           'cross_validate']
+           'cross_validate', 'estimator_view']
 
 # %% ../../nbs/20_labels/10_probabilities.ipynb #4fc0875c
 import warnings
@@ -240,3 +240,23 @@ def _tell_missing(codes, train, names, number):
             "its probabilities there mean nothing",
             stacklevel=3,
         )
+
+# %% ../../nbs/20_labels/10_probabilities.ipynb #bd91bbd6
+def estimator_view(
+    estimator,  # with fit and predict_proba; it is cloned for each fit
+    features,  # (items, columns): an array or a sparse matrix
+    labels,  # names or codes
+    classes: list[str] | None = None,  # the order of the columns
+) -> Callable:  # fit_predict for `cross_validate`
+    "One way to look at the items: an estimator on some features."
+    codes, names = label_codes(labels, classes)
+
+    def fit_predict(train, test):
+        from sklearn.base import clone
+
+        model = clone(estimator).fit(features[train], codes[train])
+        result = np.zeros((len(test), len(names)))
+        result[:, model.classes_] = model.predict_proba(features[test])
+        return result
+
+    return fit_predict
