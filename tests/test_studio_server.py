@@ -106,6 +106,7 @@ def test_an_invited_annotator_works_beside_the_owner(studio_server, connect):
     assert [emails[user] for user in made] == ["default_user@localhost", "ben@example.com"]
 
 
+@pytest.mark.slow
 def test_start_stop_and_start_again(installed, project, monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "of-another-server")
     monkeypatch.setenv("DEBUG", "true")  # Label Studio would take it as meant for it
@@ -230,6 +231,7 @@ def trap():
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_nothing_leaves_the_machine(installed, project, trap, connect, browser, monkeypatch):
     address, asked = trap
     monkeypatch.setattr(installation, "NOWHERE", address)
@@ -277,6 +279,7 @@ def test_without_a_network_nothing_is_installed_and_it_is_said(empty_cache):
     assert "sesame" not in str(failed.value) and "once, about 1 GB" in told[0] and not is_installed()
 
 
+@pytest.mark.slow
 def test_an_installation_that_is_broken_off_is_made_anew(empty_cache, project):
     lock = installation.installation_folder().with_suffix(".2.lock")
     marker = "label-studio==1.23.2"
