@@ -34,12 +34,16 @@ def clean_votes(
         label = label.cast(pl.String)
     texts = pl.col("item", "annotator").cast(pl.String)
     clean = votes.lazy().select(texts, label).drop_nulls().collect()
-    return clean if repeats else _once(clean.unique(maintain_order=True))
+    return clean if repeats else _once(clean)
 
 
-def _once(clean):
-    if clean.height > clean.n_unique(["item", "annotator"]):
-        item, annotator = clean.filter(pl.struct("item", "annotator").is_duplicated()).row(0)[:2]
+def _once(clean):  # the same vote told twice counts once
+    if clean.height == clean.n_unique(["item", "annotator"]):
+        return clean
+    clean = clean.unique(maintain_order=True)
+    twice = clean.filter(pl.struct("item", "annotator").is_duplicated())
+    if twice.height:
+        item, annotator = twice.row(0)[:2]
         got = f"annotator '{annotator}' gave item '{item}' two labels"
         accepted = "one label by an annotator for an item, or a list column `labels`"
         raise DataError(got, accepted, "Keep the newest", item=item, annotator=annotator)
