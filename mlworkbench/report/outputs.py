@@ -213,8 +213,10 @@ FRAME_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sc
 FRAME = """<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
 <style>:root{{color-scheme:light dark}}\
 body{{margin:0;font:15px/1.5 system-ui,sans-serif;background:transparent}}</style>{html}
-<script>new ResizeObserver(()=>parent.postMessage({{mlwHeight:document.documentElement.offsetHeight}},"*"))
-.observe(document.documentElement)</script>"""
+<script>const tell=()=>parent.postMessage({{mlwHeight:document.documentElement.offsetHeight}},"*")
+new ResizeObserver(tell).observe(document.documentElement);addEventListener("load",tell)
+addEventListener("message",event=>{{const look=event.source===parent&&event.data?.mlwLook
+if(["light","dark"].includes(look))document.documentElement.style.colorScheme=look}})</script>"""
 
 
 def rich_html(

@@ -116,8 +116,12 @@ function mark() {
 }
 if (links.length) addEventListener("scroll", () => { waiting ||= (requestAnimationFrame(mark), true) }, { passive: true })
 
-// Outputs in a frame of their own tell how tall they are.
+// Outputs in a frame of their own tell how tall they are, and are told how the page looks.
+const frames = [...document.querySelectorAll(".mlw-frame")]
+const tint = frame => frame.contentWindow?.postMessage({ mlwLook: isDark() ? "dark" : "light" }, "*")
+frames.forEach(frame => { tint(frame); frame.addEventListener("load", () => tint(frame)) })
+addEventListener("theme", () => frames.forEach(tint))
 addEventListener("message", event => {
-  const frame = [...document.querySelectorAll(".mlw-frame")].find(frame => frame.contentWindow === event.source)
+  const frame = frames.find(frame => frame.contentWindow === event.source)
   if (frame && Number.isFinite(event.data?.mlwHeight)) frame.style.height = `${Math.min(event.data.mlwHeight + 4, 5000)}px`
 })

@@ -272,8 +272,10 @@ class LabelReview {
     const pick = label => { if (several) { this.give(label.name); draw() } else { this.shut(true); this.give(label.name) } }
     const draw = () => {
       const words = find.value.toLocaleLowerCase().split(/\s+/).filter(Boolean)
-      const text = label => [...label.path, label.definition, ...label.aliases].join(" ").toLocaleLowerCase()
-      shown = this.facts.labels.filter(label => words.every(word => text(label).includes(word))).slice(0, 200)
+      const has = (...texts) => words.every(word => texts.join(" ").toLocaleLowerCase().includes(word))
+      const named = this.facts.labels.filter(label => has(label.name))
+      const rest = this.facts.labels.filter(label => !has(label.name) && has(...label.path, label.definition, ...label.aliases))
+      shown = [...named, ...rest].slice(0, 200)
       at = Math.min(at, Math.max(shown.length - 1, 0))
       list.replaceChildren(...shown.map((label, number) => {
         const on = several ? this.chosen.includes(label.name) : number === at
