@@ -21,7 +21,7 @@ from .events import EVENTS, make_events
 from .history import History
 from .installation import StudioError
 from .push import labels_of, tasks_there
-from .studio import ANNOTATED, StudioProject, sync_bar, task_pages
+from .studio import ANNOTATED, StudioProject, broken_off, sync_bar, task_pages
 
 # %% ../../nbs/20_labels/34_pull.ipynb #1e4ab45a
 SYNC = pl.Schema(
@@ -259,9 +259,8 @@ def pull(
                 read, notes, conflicts = read + len(tasks), notes + here.notes, conflicts + here.conflicts
                 done(len(tasks))
         except StudioError as error:
-            do = f"{error.do.rstrip('.')}. Running it again goes on from there".removeprefix(". ")
-            got = f"{error.got.rstrip('.')}. {read:,} tasks were read, {events:,} events are in the history"
-            raise type(error)(got, error.accepted, do, **error.facts, done=read) from None
+            how_far = f"{read:,} tasks were read, {events:,} events are in the history"
+            raise broken_off(error, how_far, done=read) from None
     gone = _deleted_tasks(project, seen)
     note_sync(project, history, {"kind": "done", "began": began, "upto": upto})
     found = [*_note_findings(project, notes), *_conflict_findings(project, conflicts), *gone]

@@ -6,7 +6,6 @@
 __all__ = ['TASKS', 'CHUNK', 'CHUNK_BYTES', 'tasks_there', 'result_of', 'labels_of', 'Pushed', 'push']
 
 # %% ../../nbs/20_labels/33_push.ipynb #075cea32
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -16,7 +15,7 @@ from ..core.findings import finding, make_findings, merge_findings
 from ..core.store import check_keys
 from .events import content_hash
 from .installation import StudioError
-from .studio import LostAnswer, StudioProject, sync_bar, task_pages
+from .studio import LostAnswer, StudioProject, broken_off, sync_bar, task_pages
 from .taxonomy import map_labels
 
 # %% ../../nbs/20_labels/33_push.ipynb #c8dff45e
@@ -145,11 +144,11 @@ _PREDICTED = pl.Schema(
 CHUNK, CHUNK_BYTES = 500, 8_000_000
 
 
-def _chunks(rows: Iterator[dict], size=len, most=CHUNK) -> Iterator[list[dict]]:
+def _chunks(rows, size=lambda row: 1):
     chunk, weight = [], 0
     for row in rows:
         heavy = size(row)
-        if chunk and (len(chunk) == most or weight + heavy > CHUNK_BYTES):
+        if chunk and (len(chunk) == CHUNK or weight + heavy > CHUNK_BYTES):
             yield chunk
             chunk, weight = [], 0
         chunk.append(row)
@@ -232,9 +231,7 @@ def _still_missing(project, missing, last, error, total):
 
 
 def _broken_off(error, done, total, what):
-    got = f"{error.got.rstrip('.')}. {done:,} of {total:,} {what} are on the server"
-    do = f"{error.do.rstrip('.')}. Running it again goes on from there".removeprefix(". ")
-    return type(error)(got, error.accepted, do, **error.facts, done=done, total=total)
+    return broken_off(error, f"{done:,} of {total:,} {what} are on the server", done=done, total=total)
 
 
 def _tasks(project, missing, predicted):
@@ -260,7 +257,7 @@ def _remove_copies(project, tasks):  # -> numbers of tasks that are gone
     copies = ours.filter(~pl.struct("item", "content").is_first_distinct(), pl.col("annotations") == 0)[
         "task"
     ].to_list()
-    for some in _chunks(iter(copies), lambda task: 1):
+    for some in _chunks(copies):
         body = {"selectedItems": {"all": False, "included": some}}
         project.studio.request("POST", "api/dm/actions", {"id": "delete_tasks", "project": project.id}, body)
     return copies
@@ -295,7 +292,7 @@ def _add_predictions(project, predicted, tasks, progress):  # -> how many; those
     has = pl.col("versions").str.contains("," + pl.col("version") + ",", literal=True)
     rows = rows.filter(~has).rows(named=True)
     with sync_bar(f"Predictions for {project.title}", len(rows), progress) as done:
-        for number, chunk in enumerate(_chunks(iter(rows), lambda row: 1)):
+        for number, chunk in enumerate(_chunks(rows)):
             body = [_prediction(project, row) | {"task": row["task"]} for row in chunk]
             try:
                 project.studio.request("POST", f"api/projects/{project.id}/import/predictions", body=body)

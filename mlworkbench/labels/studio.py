@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PAUSE_S', 'TIMEOUT_S', 'URL', 'TOKEN', 'ACCEPTED', 'ANNOTATED', 'LostAnswer', 'Studio', 'send_request',
-           'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'tasks_of', 'sync_bar']
+           'broken_off', 'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'tasks_of',
+           'sync_bar']
 
 # %% ../../nbs/20_labels/32_studio.ipynb #78fce957
 import json
@@ -59,6 +60,16 @@ class Studio:
         "The e-mail of each user by number."
         return {user["id"]: user["email"] for user in self.request("GET", "api/users/")}
 
+    def close(self):
+        "Close its connections."
+        self.client._client_wrapper.httpx_client.httpx_client.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def now(self) -> datetime:
         "The time by the server's clock, to a second."
         return datetime.now(UTC) + self.ahead
@@ -87,13 +98,13 @@ def send_request(
         except (httpx.TransportError, httpx.DecodingError) as error:
             problem, wait = f"{type(error).__name__}: {error}", None
             if method == "POST":
-                raise LostAnswer(_shown(studio, f"{path}: {problem}"), do="Run it again") from None
+                raise _lost(studio, path, problem) from None
             continue
         if response.status_code not in RETRIED:
             return _decoded(studio, path, response)
         problem, wait = f"status {response.status_code}", retry_after(response.headers.get("retry-after"))
         if method == "POST" and response.status_code not in (429, 503):  # it failed on the way
-            raise LostAnswer(_shown(studio, f"{path}: {problem} {response.text[:300]}"), do="Run it again")
+            raise _lost(studio, path, f"{problem} {response.text[:300]}")
     got = _shown(studio, f"{studio.url} does not answer ({problem}; {attempts} attempts)")
     raise StudioError(got, do="Is the server running? `mlworkbench studio start` starts one here") from None
 
@@ -118,6 +129,24 @@ def _transport(studio, method, path, params, body):
 # %% ../../nbs/20_labels/32_studio.ipynb #28c232b4
 def _shown(studio, text):  # no secret of ours in it
     return redacted(text, [studio.token, *url_secrets(studio.url)])
+
+
+def _lost(studio, path, problem):
+    return LostAnswer(_shown(studio, f"nobody knows whether {studio.url} has done {path} ({problem})"))
+
+
+def broken_off(
+    error: StudioError,
+    how_far: str,
+    **facts,
+) -> StudioError:
+    "The same error, saying how far the work has got and that running it again goes on."
+    do = " ".join(
+        part
+        for part in (error.do and f"{error.do.rstrip('.')}.", "Running it again goes on from there")
+        if part
+    )
+    return type(error)(f"{error.got.rstrip('.')}. {how_far}", error.accepted, do, **error.facts, **facts)
 
 
 def _refused(studio, status, detail):
@@ -164,11 +193,15 @@ def connect(
     url, token = _address(url, token, folder)
     studio = Studio(url, "", "", None, token)
     studio = Studio(url, "", "", _client(studio), token)
-    version = studio.request("GET", "api/version", attempts=2)
-    version = version.get("release", "") if isinstance(version, dict) else ""
-    check_version(url, version)
-    user = studio.request("GET", "api/current-user/whoami", attempts=2)
-    return Studio(url, version, user["email"], studio.client, token, _ahead(studio))
+    try:
+        version = studio.request("GET", "api/version", attempts=2)
+        version = version.get("release", "") if isinstance(version, dict) else ""
+        check_version(url, version)
+        user = studio.request("GET", "api/current-user/whoami", attempts=2)
+        return Studio(url, version, user["email"], studio.client, token, _ahead(studio))
+    except BaseException:
+        studio.close()
+        raise
 
 
 def _address(url, token, folder):
@@ -201,11 +234,13 @@ def _client(studio):
     from label_studio_sdk import LabelStudio
     from label_studio_sdk.core.api_error import ApiError
 
-    try:  # a redirect could take the token to another server
-        here = urlsplit(studio.url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy leads there
-        plain = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not here)
+    here = urlsplit(studio.url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxy leads there
+    # a redirect could take the token to another server
+    plain = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not here)
+    try:
         return LabelStudio(base_url=f"{studio.url}/", api_key=studio.token, httpx_client=plain, max_retries=0)
     except ApiError as error:  # a personal access token that has expired
+        plain.close()
         raise _refused(studio, error.status_code, error.body) from None
 
 

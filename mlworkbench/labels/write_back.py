@@ -15,7 +15,7 @@ from .history import History, current_votes
 from .installation import StudioError
 from .pull import last_seen, mark_of, note_sync, own_event, read_sync
 from .push import labels_of, result_of, tasks_there
-from .studio import StudioProject, sync_bar, tasks_of
+from .studio import StudioProject, broken_off, sync_bar, tasks_of
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #06ac0ee2
 def unwritten(
@@ -128,7 +128,9 @@ def write_back(
                 created += _create(project, history, plan.create)
                 changed += _change(project, history, plan.change)
             except StudioError as error:
-                raise _broken_off(error, created + changed + there, decisions.height) from None
+                count, total = created + changed + there, decisions.height
+                how_far = f"{count:,} of {total:,} decisions are written back"
+                raise broken_off(error, how_far, done=count, total=total) from None
             conflicts += plan.conflicts
             done(len(chunk))
     found = [*_conflicts(project, conflicts), *_absent(project, absent)]
@@ -206,12 +208,6 @@ def _drop_predictions(project):
         project.studio.request("DELETE", path, body={"model_version": VERSION})
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #9e739f06
-def _broken_off(error, done, total):
-    do = f"{error.do.rstrip('.')}. Running it again goes on from there".removeprefix(". ")
-    got = f"{error.got.rstrip('.')}. {done:,} of {total:,} decisions are written back"
-    return type(error)(got, error.accepted, do, **error.facts, done=done, total=total)
-
-
 def _conflicts(project, items):
     if items:
         message = f"{len(items):,} items have changed here and in Label Studio, e.g. '{items[0]}': nothing was written; pull, then decide again here"
