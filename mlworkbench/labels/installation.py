@@ -85,7 +85,7 @@ def _text(log, start=0):
         file.seek(max(0, log.stat().st_size + start) if start < 0 else start)
         return file.read().decode(errors="replace")
 
-
+# %% ../../nbs/20_labels/29_installation.ipynb #029cd08c
 def last_lines(
     log: Path,
     count: int = 6,
@@ -99,7 +99,7 @@ def _last_lines(text, count=6):
     text = "\n".join(lines[-count:])
     return redacted(text, [secret for url in re.findall(r"\w+://\S+", text) for secret in url_secrets(url)])
 
-
+# %% ../../nbs/20_labels/29_installation.ipynb #9424ece6
 def _failed(command, code, text, log):
     program = Path(command[0]).name if "-m" not in command else command[command.index("-m") + 1]
     said = _last_lines(text)
@@ -165,7 +165,7 @@ def install_server(
             _install(folder, tell, pass_fds=[held.fileno()])  # a pip that outlives us keeps the lock
     return folder
 
-
+# %% ../../nbs/20_labels/29_installation.ipynb #182f75aa
 def _install(folder, tell, **options):
     free = shutil.disk_usage(folder.parent).free // 10**6
     if free < NEEDED_MB:
@@ -200,7 +200,7 @@ def _install(folder, tell, **options):
     _make_template(folder, log, tell, options)
     (folder / "complete.json").write_text(json.dumps({"label-studio": VERSION, "python": sys.version}))
 
-
+# %% ../../nbs/20_labels/29_installation.ipynb #6fac6ba1
 def _pip_progress(text):
     if "Installing collected packages" in text:
         return "unpacking them"
@@ -219,17 +219,7 @@ def _make_template(folder, log, tell, options):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 # %% ../../nbs/20_labels/29_installation.ipynb #ebe6d14b
-KEPT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-)
+KEPT = "PATH LANG LC_ALL LC_CTYPE TZ TMPDIR SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE".split()
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 NOWHERE = "http://127.0.0.1:9"  # the discard port (RFC 863)
 

@@ -71,7 +71,7 @@ def _account(folder):
         do = "Move it away to begin with an empty one"
         raise StudioError(f"{database} cannot be read: {error}", "a database of Label Studio", do) from None
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #881d9e41
 def _prepare(folder, email):
     "A folder with database and account: e-mail, password, and whether Label Studio still has to make it."
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,7 +100,7 @@ def _set_password(folder, email, password):
         row = (f"pbkdf2_sha256${rounds}${salt}${key}", email)
         db.execute("UPDATE htx_user SET password = ? WHERE email = ?", row)
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #c22bcee8
 def _facts(folder):
     try:
         return json.loads((folder / "server.json").read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def _pids(folder):
         return int(group), int(pid)
     return 0, 0
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #578c584b
 def _answers(server):
     "Whether a server answers, and to its own token: the port could be another's."
     import httpx
@@ -213,7 +213,7 @@ def start_server(
                 if port or attempt == 2 or not error.facts.get("taken"):
                     raise
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #afd0866e
 def _start(folder, port, email, online, tell):
     port = choose_port(port, *filter(None, [_facts(folder).get("port")]), *range(8080, 8090))
     email, password, first = _prepare(folder, email)
@@ -241,7 +241,7 @@ def _running(server, port, online, tell):
         raise StudioError(got, do="End it first: mlworkbench studio stop", port=server.port)
     return _ready(server.folder, tell)
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #5da46c5a
 def _launch(folder, port, env):
     log, bin_folder = folder / "server.log", installation_folder() / "bin"
     if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -265,7 +265,7 @@ def _launch(folder, port, env):
         options = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, "cwd": folder, "env": env}
         subprocess.run(shell, check=True, start_new_session=True, pass_fds=[held.fileno()], **options)
 
-
+# %% ../../nbs/20_labels/30_server.ipynb #72d68a7c
 def _ready(folder, tell):
     "Wait for it."
     started = told = time.monotonic()

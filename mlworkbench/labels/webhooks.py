@@ -152,7 +152,7 @@ class _Hook(RequestHandler):
         if not issubclass(error[0], HTTPError):
             super().log_exception(*error)
 
-
+# %% ../../nbs/20_labels/31_webhooks.ipynb #2d504195
 @contextmanager
 def receiving(
     changes: Changes,  # where they are noted
@@ -211,7 +211,7 @@ def register_webhook(
             got, do="Check the project's number and the token", status=error.status_code
         ) from None
 
-
+# %% ../../nbs/20_labels/31_webhooks.ipynb #5b521b18
 def _listens(url):
     place = urlsplit(url)
     if place.hostname not in ("127.0.0.1", "localhost", "::1"):
@@ -220,7 +220,7 @@ def _listens(url):
         return True
     return False
 
-
+# %% ../../nbs/20_labels/31_webhooks.ipynb #2c66c5f3
 @contextmanager
 def listen(
     client,  # the SDK's `LabelStudio`, as in `connect(...).client`
