@@ -219,7 +219,8 @@ def _make_template(folder, log, tell, options):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 # %% ../../nbs/20_labels/29_installation.ipynb #ebe6d14b
-KEPT = "PATH LANG LC_ALL LC_CTYPE TZ TMPDIR SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE".split()
+KEPT = ["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"]
+KEPT += ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 NOWHERE = "http://127.0.0.1:9"  # the discard port (RFC 863)
 
