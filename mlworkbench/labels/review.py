@@ -238,7 +238,7 @@ class Review(Sitting):
         return refreshed(self, items)
 
     def write_back(self):
-        "Write what was decided to Label Studio; what `labels.pull.write_back` says of it."
+        "Write what was decided to Label Studio; what `labels.write_back` says of it."
         return written_back(self)
 
     @property
@@ -378,11 +378,10 @@ def refreshed(
 
 def written_back(
     review: Review,
-):  # what `labels.pull.write_back` says
+):  # -> labels.write_back.Written
     "Write what was decided to Label Studio. Raises `DataError` where the review has no project."
     if review.project is None:
         raise DataError("this review has no project of Label Studio", "Review(..., project=...)")
-    from mlworkbench.labels.pull import write_back
+    from mlworkbench.labels.write_back import write_back
 
-    review.history.flush()
-    return write_back(review.project, review.history)
+    return write_back(review.project, review.history, progress=False)

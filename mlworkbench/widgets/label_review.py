@@ -162,12 +162,10 @@ def _undo(review, item):
 
 
 def _said(result):
-    if isinstance(result, pl.DataFrame) and "severity" in result.columns:
-        return (
-            "; ".join(line.split(": ", 1)[1] for line in finding_lines(result))
-            or "Written back to Label Studio."
-        )
-    return "Written back to Label Studio."
+    counts = (
+        f"{result.created:,} annotations written, {result.changed:,} changed, {result.there:,} were there"
+    )
+    return "; ".join([counts, *(line.split(": ", 1)[1] for line in finding_lines(result.findings))])
 
 # %% ../../nbs/80_widgets/01_label_review.ipynb #8166e9ef
 @cache
