@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMPORTED', 'find_delimiter', 'LabelledRows', 'read_labelled', 'draft_taxonomy', 'draft_files', 'label_events',
-           'given_labels', 'text_findings']
+           'given_labels', 'text_findings', 'possible_shares']
 
 # %% ../../nbs/20_labels/50_imports.ipynb #44d25a91
 import re
@@ -83,7 +83,7 @@ def read_labelled(
     texts = dict.fromkeys([*text, label, *filter(None, [id, annotator])], pl.String)
     if len(texts) < len(text) + 1 + bool(id) + bool(annotator) or not text:
         raise ConfigError(
-            f"columns {', '.join([*text, label, id, annotator])}", "each column in one role only"
+            f"{_twice(text, label, id, annotator)} is named twice", "each column in one role only"
         )
     source = read_csv(path, schema=texts, delimiter=delimiter, encoding=encoding)
     rows = source.frame()
@@ -105,6 +105,11 @@ def read_labelled(
     return LabelledRows(
         kept, votes, text, source.rejected, merge_findings(findings, make_findings(source.notes))
     )
+
+
+def _twice(*roles):
+    names = [*roles[0], *filter(None, roles[1:])]
+    return next((f"column '{name}'" for name in names if names.count(name) > 1), "no text column")
 
 
 def _who(annotator):
@@ -321,3 +326,12 @@ def text_findings(
             )
         )
     return merge_findings(make_findings(found))
+
+# %% ../../nbs/20_labels/50_imports.ipynb #feb4affd
+def possible_shares(
+    shares: dict[str, float],  # strategy -> share of the queue
+    has: dict[str, bool],  # strategy -> whether its input is there; the others are
+) -> dict[str, float]:  # that add up to 1 again
+    "The shares without those that lack their input; what they leave goes to the others, in proportion."
+    kept = {name: share for name, share in shares.items() if has.get(name, True)}
+    return {name: share / sum(kept.values()) for name, share in kept.items()}
