@@ -147,6 +147,7 @@ MODEL_KINDS: dict[str, type | str] = {
     "lightgbm": "mlworkbench.models.boosting:LightGBM",
     "neural_network": "mlworkbench.models.neural:NeuralNetwork",
     "text_logistic_regression": "mlworkbench.models.text:TextLogisticRegression",
+    "text_network": "mlworkbench.models.text_network:TextNetwork",
 }
 
 
@@ -176,7 +177,7 @@ def model_class(
     return found
 
 # %% ../../nbs/40_models/00_base.ipynb #4527edd1
-MACHINE_PARAMS = ("num_threads",)  # settings of the machine at hand: no part of a saved model
+MACHINE_PARAMS = ("num_threads", "device")  # settings of the machine at hand: no part of a saved model
 
 
 class Model:

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'fit_probabilities', 'to_probabilities', 'best_f1_threshold', 'TextModel', 'place_parts',
-           'TextLogisticRegression', 'fit_text_bundle']
+           'TextLogisticRegression', 'read_arrays', 'fit_text_bundle']
 
 # %% ../../nbs/40_models/12_text.ipynb #f125ac2b
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -294,7 +295,9 @@ class TextLogisticRegression(TextModel):
 
     def _read(self, directory):
         names = read_json(directory / "vocabulary.json")
-        arrays = _read_arrays(directory / "model.safetensors", len(names), len(self.classes))
+        size = len(self.classes)
+        shapes = {"weights": (len(names), size), "intercept": (size,), "rarity": (len(names),)}
+        arrays = read_arrays(directory / "model.safetensors", shapes)
         self.learnt = arrays | {"terms": Terms(names, arrays.pop("rarity"), self.pairs, self.pieces)}
 
 # %% ../../nbs/40_models/12_text.ipynb #39a9914a
@@ -303,11 +306,14 @@ def _log_ratio(matrix, hit, smoothing):
     return np.log(inside / inside.sum()) - np.log(outside / outside.sum())
 
 
-def _read_arrays(path, terms, classes):
+def read_arrays(
+    path: Path,  # a safetensors file
+    expected: dict[str, tuple],  # name -> shape
+) -> dict[str, np.ndarray]:  # name -> array
+    "Read arrays. Raises `BundleError` where the file is missing, unreadable, or holds others."
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    expected = {"weights": (terms, classes), "intercept": (classes,), "rarity": (terms,)}
     try:
         arrays = load_file(path)
     except FileNotFoundError:
