@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 
 
 class Proxy:
-    "Carries HTTP/1.1 to `url`. `plan(request line)` says what becomes of a request: pass, cut, lose or hold."
+    "Carries HTTP/1.1 to `url`. `plan(request line)` says what becomes of a request: pass, cut, lose, hold, or an answer."
 
     def __init__(self, url, plan=lambda line: "pass"):
         self.target = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -45,6 +45,9 @@ class Proxy:
         line = request.partition(b"\r\n")[0].decode()
         self.lines.append(line)
         fate = self.plan(line)
+        if isinstance(fate, bytes):  # the server is not asked
+            client.sendall(fate)
+            return True
         if fate == "cut":  # half of it arrives
             server.sendall(request[: len(request) // 2])
             return False
@@ -74,6 +77,11 @@ class Proxy:
             parts.append(more)
             missing -= len(more)
         return b"".join(parts)
+
+
+def answer(status, body=b""):
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def once(word, fate, number=1):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-from studio_proxy import Proxy, after, once
+from studio_proxy import Proxy, after, answer, once
 
 from mlworkbench.core.errors import ConfigError
 from mlworkbench.core.store import Store
@@ -130,6 +130,22 @@ def test_connect_says_what_is_wrong(studio_server, monkeypatch):
         assert studio.url == studio_server.url
 
 
+def test_a_server_of_another_version_and_a_busy_one(studio_server):
+    other = answer("200 OK", b'{"release": "1.9.2"}')
+    with (
+        Proxy(studio_server.url, once("version", other)) as proxy,
+        pytest.raises(StudioError, match=r"is Label Studio 1\.9\.2. Accepted: 1\.20 to 2\.0"),
+    ):
+        connect(proxy.url, studio_server.token)
+    busy = iter([answer("503 Busy"), answer("502 Bad gateway"), answer("500 Locked")])
+    plan = lambda line: next(busy, "pass") if "users" in line else "pass"  # noqa: E731
+    with Proxy(studio_server.url, plan) as proxy, connect(proxy.url, studio_server.token) as studio:
+        assert studio.users()[1] == studio.user
+        proxy.plan = lambda line: answer("503 Busy")
+        with pytest.raises(StudioError, match="503; 5 att"):
+            studio.users()
+
+
 @pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # the SDK's own
 def test_personal_access_tokens_are_refreshed_and_expire(studio_server, studio, project, history, caplog):
     caplog.set_level(logging.DEBUG)
@@ -237,6 +253,7 @@ def test_predictions_come_with_their_items_and_later(studio, project):
     both = pl.concat([rules[:1], model], how="diagonal_relaxed")
     assert push(project, items, both, progress=False).predictions == 4
     assert push(project, items, both, progress=False).predictions == 0
+    assert studio.request("GET", f"api/projects/{project.id}/")["model_version"] == "m2"  # what people see
     found = studio.request("GET", "api/predictions/", {"project": project.id})
     at = {task: item for item, task in tasks(project).items()}
     shown = sorted(

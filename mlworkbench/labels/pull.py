@@ -49,6 +49,8 @@ def read_sync(
     history: History,
 ) -> pl.DataFrame:  # `SYNC`, the oldest first
     "What is known of earlier pulls from a project and of decisions that were written back to it."
+    if hasattr(history.tables, "refresh"):  # a step's handle
+        history.tables.refresh(SYNC_TABLE)
     try:
         table = history.tables.read(SYNC_TABLE)
         return table.filter(pl.col("project") == project.key).collect().cast(SYNC).sort("at")

@@ -86,7 +86,7 @@ def labels_of(
         word for word, name in known.items() if not name
     ]
 
-
+# %% ../../nbs/20_labels/33_push.ipynb #20906407
 def _data(project, row):
     data = {name: "" if row[name] is None else row[name] for name in project.page.columns if name != "table"}
     return data | ({"table": {name: row[name] for name in project.table}} if project.table else {})
@@ -125,6 +125,10 @@ def _predicted(project, predictions, items):  # -> item, labels, score, version;
         pl.col("version").fill_null("undefined"),  # as the server calls it
         pl.when(pl.col("score").is_finite()).then("score"),
     )
+    if not (
+        comma := frame.filter(pl.col("version").str.contains('[,"]'))
+    ).is_empty():  # how the server tells versions apart
+        raise DataError(f"model version {comma['version'][0]!r}", "a name without commas and quotes")
     frame = frame.filter(pl.col("labels").list.drop_nulls().list.len() > 0).unique(
         ["item", "version"], keep="last", maintain_order=True
     )
@@ -196,6 +200,7 @@ def push(
     if update:
         _update(project, changed, progress)
     added = _add_predictions(project, predicted, tasks, progress)
+    _show_predictions(project, predicted)
     found = [] if update else _changed(project, changed)
     on_new = predicted.join(missing, "item", "semi").height
     return Pushed(
@@ -287,6 +292,12 @@ def _update(project, changed, progress):
             done(1)
 
 # %% ../../nbs/20_labels/33_push.ipynb #f9efc1cc
+def _show_predictions(project, predicted):  # people see those of one version: the last one given
+    path, version = f"api/projects/{project.id}/", predicted["version"].tail(1)
+    if len(version) and project.studio.request("GET", path)["model_version"] != version[0]:
+        project.studio.request("PATCH", path, body={"model_version": version[0]})
+
+
 def _add_predictions(project, predicted, tasks, progress):  # -> how many; those of new items came with them
     rows = predicted.join(tasks.unique("item", keep="first"), "item")
     has = pl.col("versions").str.contains("," + pl.col("version") + ",", literal=True)

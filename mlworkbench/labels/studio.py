@@ -351,7 +351,13 @@ def task_pages(
             moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             items.append(_filter("updated_at", "greater_or_equal", "Datetime", moment))
         query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
-        asked = {"project": project.id, "page": 1, "page_size": size, "include": f"id,{include}"}
+        asked = {
+            "project": project.id,
+            "page": 1,
+            "page_size": size,
+            "include": f"id,{include}",
+            "resolve_uri": False,
+        }
         asked |= {"query": json.dumps(query)} | ({"fields": "all"} if every else {})
         tasks = project.studio.request("GET", "api/tasks/", asked)["tasks"]
         if tasks:
@@ -371,7 +377,11 @@ def tasks_of(
     "Some tasks as they are now; those that were deleted are left out."
     query = {"selectedItems": {"all": False, "included": numbers}}
     asked = {"project": project.id, "page": 1, "page_size": len(numbers), "fields": "all"}
-    asked |= {"include": f"id,{ANNOTATED}", "query": json.dumps(query, separators=(",", ":"))}
+    asked |= {
+        "include": f"id,{ANNOTATED}",
+        "resolve_uri": False,
+        "query": json.dumps(query, separators=(",", ":")),
+    }
     return project.studio.request("GET", "api/tasks/", asked)["tasks"]
 
 
