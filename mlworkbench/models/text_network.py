@@ -140,7 +140,7 @@ def _train(model, bags, codes, size):
         output.weight.normal_(0, model.width**-0.5, generator=random)
         output.bias.zero_()
     network = nn.ModuleList([embedding, output]).to(device)
-    target = torch.from_numpy(codes.astype(np.float32) if codes.ndim == 2 else codes)
+    target = torch.from_numpy(codes.astype(np.float32 if codes.ndim == 2 else np.int64))
     loss_of = nn.BCEWithLogitsLoss() if codes.ndim == 2 else nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0)
     batch = max(8, min(64, rows // 16), rows // 500)  # few rows take many steps, many rows not too many
