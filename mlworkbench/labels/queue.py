@@ -71,7 +71,7 @@ QUEUE = pl.Schema(
         "suggested": pl.String,  # what a model thinks, with its probability
         "probability": pl.Float64,
         "queue": pl.String,
-        "chance": pl.Float64,  # of a random item: with which it was drawn
+        "chance": pl.Float64,  # of a random item: with which it was drawn; null: it fills up what others lacked
         "also": pl.String,  # of a random item: the strategy that would have taken it too
     }
 )
@@ -106,6 +106,7 @@ def make_queue(
         "diversity": embeddings,
     }
     _check_shares(shares, size, inputs | {"random": items, "gold": gold})
+    shares = {strategy: share for strategy, share in shares.items() if share}
     pool = _pool(items, given, gold, reviewed, seed, strata)
     suggestions = {}
     if pred_probs is not None:
@@ -212,34 +213,39 @@ class _Diverse:
         return farthest_first(self.embeddings, more, free, np.flatnonzero(self.seen | taken), self.seed)
 
 # %% ../../nbs/20_labels/20_queue.ipynb #f7b57903
-def _fill(pool, ranked, shares, size, name):
-    "Draw until each strategy has its share or is dry; what a dry one leaves goes to the others by their shares."
-    counts, dry, findings = _whole_shares(shares, size), {}, []
-    while True:
-        picks = _pick(pool, ranked, counts)
-        short = {s: counts[s] - picks[s].height for s in counts if counts[s] > picks[s].height}
-        if not short:
-            break
-        dry |= {s: picks[s].height for s in short}
-        left = {s: shares[s] for s in shares if s not in dry and s not in ("random", "gold") and shares[s]}
-        left = left or {s: shares[s] for s in ("random",) if s in shares and s not in dry}
-        more = (
-            _whole_shares({s: v / sum(left.values()) for s, v in left.items()}, sum(short.values()))
-            if left
-            else {}
-        )
-        counts = {s: counts[s] - short.get(s, 0) + more.get(s, 0) for s in counts}
+def _fill(pool, ranked, shares, size, name):  # -> picks, findings
+    """Each strategy's part, and what a dry one leaves to the others by their shares.
+
+    What nobody has is for the random share, by what there is and not by what was drawn: else its size, and with it
+    the chance, would depend on the draw. What it has of the others' items is made up for by rows without a chance.
+    """
     wanted = _whole_shares(shares, size)
-    for strategy in dry:
-        has = picks[strategy].height
-        message = f"'{strategy}' has {has:,} items and not {wanted[strategy]:,}: the others took over"
-        findings.append(finding("share_dry", name, "warn", message, has, wanted[strategy]))
-    if (total := sum(counts.values())) < size:
-        message = (
-            f"the queue has {total:,} items and not {size:,}: there are no more that nobody has reviewed"
-        )
-        findings.append(finding("queue_short", name, "warn", message, total, size))
-    return picks, findings
+    ruled = {s: count for s, count in wanted.items() if s != "random"}
+    nobody = np.zeros(pool.height, dtype=bool)
+    lacking = size - sum(pick.height for pick in _spread(pool, ranked, shares, ruled, nobody)[0].values())
+    drawn, chances = _draw(pool, lacking if "random" in shares else 0)
+    picks, also, scores = _spread(pool, ranked, shares, ruled, drawn)
+    rows = pool.sort("key")["row"].to_numpy()  # any beginning of a random part is a random sample too
+    first = rows[drawn[rows]]
+    picks["random"] = _picked(first, scores[first], chances[first], also[first])
+    if "random" in shares and (more := size - sum(pick.height for pick in picks.values())) > 0:
+        used = np.concatenate([pick["row"].to_numpy() for pick in picks.values()])
+        rest = pool.filter("open", ~pl.col("row").is_in(used)).sort("key").head(more)["row"]
+        picks["random"] = pl.concat([picks["random"], _picked(rest, [None] * len(rest))])
+    return picks, _shortages(picks, also, wanted, size, name)
+
+
+def _shortages(picks, also, wanted, size, name):  # -> findings
+    found = []
+    for strategy, count in wanted.items():
+        has = picks[strategy].height + int((also == strategy).sum())
+        if has < count:
+            message = f"'{strategy}' has {has:,} items and not {count:,}: the others took over"
+            found.append(finding("share_dry", name, "warn", message, has, count))
+    if (total := sum(pick.height for pick in picks.values())) < size:
+        message = f"the queue has {total:,} items and not {size:,}: there are no more for these strategies"
+        found.append(finding("queue_short", name, "warn", message, total, size))
+    return found
 
 
 def _whole_shares(shares, size):  # largest remainders: they add up to size
@@ -249,15 +255,32 @@ def _whole_shares(shares, size):  # largest remainders: they add up to size
     return {s: counts[s] + (s in rest) for s in counts}
 
 
-def _pick(pool, ranked, counts):  # strategy -> row, score, chance, also
+def _spread(pool, ranked, shares, counts, drawn):
+    "Pick until each strategy has its part or is dry, or all are."
+    counts, dry = dict(counts), set()
+    while True:
+        picks, also, scores = _pick(pool, ranked, counts, drawn)
+        short = {s: count - picks[s].height for s, count in counts.items() if count > picks[s].height}
+        dry |= set(short)
+        left = {s: shares[s] for s in counts if s not in dry and s != "gold"}
+        if not short or not left:
+            return picks, also, scores
+        left = {s: share / sum(left.values()) for s, share in left.items()}
+        more = _whole_shares(left, sum(short.values()))
+        counts = {s: count - short.get(s, 0) + more.get(s, 0) for s, count in counts.items()}
+
+
+def _pick(pool, ranked, counts, drawn):
+    "What each strategy takes beside the drawn rows; of those, which strategy would have, and its score."
     taken = np.zeros(pool.height, dtype=bool)
-    drawn, chances = _draw(pool, counts.get("random", 0))
     also, scores = np.full(pool.height, None, dtype=object), np.full(pool.height, np.nan)
     picks = {}
     for strategy, count in counts.items():
-        if strategy in ("random", "gold"):
+        if strategy == "gold":
+            known = pool.filter("gold").sort("key").head(count)["row"]
+            picks[strategy] = _picked(known, [None] * len(known))
             continue
-        order, values = ranked[strategy], None
+        order = ranked[strategy]
         order, values = order.order(taken, drawn, count) if isinstance(order, _Diverse) else order
         free = ~taken[order]
         order, values = order[free], values[free]
@@ -267,11 +290,7 @@ def _pick(pool, ranked, counts):  # strategy -> row, score, chance, also
         picks[strategy] = _picked(order[fresh], values[fresh])
         also[order[~fresh]], scores[order[~fresh]] = strategy, values[~fresh]
         taken[order] = True
-    first = np.flatnonzero(drawn)
-    first = first[np.argsort(pool["key"].to_numpy()[first])]  # any beginning of it is a random sample too
-    picks["random"] = _picked(first, scores[first], chances[first], also[first])
-    known = pool.filter("gold").sort("key")["row"].to_numpy()[: counts.get("gold", 0)]
-    return picks | {"gold": _picked(known, np.full(len(known), np.nan))}
+    return picks, also, scores
 
 
 def _picked(rows, scores, chances=None, also=None):
@@ -284,8 +303,6 @@ def _picked(rows, scores, chances=None, also=None):
 
 
 def _draw(pool, count):  # -> which rows the random share has, and the chance of each
-    if not count:
-        return np.zeros(pool.height, dtype=bool), np.zeros(pool.height)
     strata = pool.filter("open").group_by("stratum").len("size").sort("size", "stratum")
     wanted, quotas = count, {}
     for number, (stratum, size) in enumerate(

@@ -101,8 +101,8 @@ def error_rate(
 ) -> Estimate:
     """The share of errors in the population that random rows stand for. Raises `DataError` where none is checked.
 
-    Different chances: the stratified Horvitz-Thompson estimate (1952), and the interval of its effective sample size
-    (Korn and Graubard 1998).
+    Different chances: the stratified estimate of Horvitz and Thompson 1952, with an interval made of those of the
+    strata (Zou, Huang and Zhang 2009).
     """
     require_columns(rows, ["error"])
     checked, errors = rows["error"].count(), int(rows["error"].sum() or 0)
@@ -125,14 +125,15 @@ def _weighted(rows, population, confidence, method):
         drawn=pl.len(), n=pl.col("error").count(), x=pl.col("error").sum()
     ).filter(pl.col("n") > 0).sort("chance")  # fmt: skip
     size = (strata["drawn"] / strata["chance"]).to_numpy()
-    n, x = strata["n"].to_numpy().astype(float), strata["x"].to_numpy().astype(float)
+    n, x = strata["n"].to_numpy(), strata["x"].to_numpy()
     share, rates = size / size.sum(), x / n
+    parts = zip(x.tolist(), n.tolist(), size.round().astype(int).tolist(), strict=True)
+    ends = np.array(
+        [rate_interval(wrong, of, max(whole, of), confidence, method) for wrong, of, whole in parts]
+    )
     rate = float(share @ rates)
-    spread = np.where(n > 1, rates * (1 - rates) * n / np.maximum(n - 1, 1), rate * (1 - rate))
-    variance = float((share**2 * (1 - np.minimum(n / size, 1)) * spread / n).sum())
-    kish = 1 / float((share**2 / n).sum())  # where no error, or nothing else, was found
-    alike = rate * (1 - rate) / variance if variance else kish
-    low, high = rate_interval(rate * alike, alike, None, confidence, method)
+    low = rate - float(np.linalg.norm(share * (rates - ends[:, 0])))
+    high = rate + float(np.linalg.norm(share * (ends[:, 1] - rates)))
     errors, checked = int(x.sum()), int(n.sum())
     source = f"Horvitz-Thompson, {method} interval from {errors:,} errors in {checked:,} random items of {len(n)} strata"
     return Estimate(rate, low, high, errors, checked, population, source)
@@ -226,9 +227,11 @@ def _complete(outcomes):
     require_columns(outcomes, ["error"])
     missing = {"strategy": pl.lit("random"), "also": pl.lit(None, pl.String)}
     missing |= dict.fromkeys(("score", "chance"), pl.lit(None, pl.Float64))
-    return outcomes.with_columns(
-        **{name: value for name, value in missing.items() if name not in outcomes.columns}
-    )
+    rows = outcomes.with_columns(**{name: missing[name] for name in missing if name not in outcomes.columns})
+    if rows["chance"].count():  # a random item without a chance filled the queue up; it stands for no other
+        filled = (pl.col("strategy") == "random") & pl.col("chance").is_null()
+        rows = rows.with_columns(strategy=pl.when(filled).then(pl.lit("filled")).otherwise("strategy"))
+    return rows
 
 
 def _says(errors, low, high, left, confidence):
