@@ -97,7 +97,7 @@ def expectation_maximisation(
             )
             counts, totals, likelihood = (sum(part[place] for part in parts) for place in range(3))
             done, likelihood = done + 1, likelihood / items
-            converged, before = abs(likelihood - before) < tolerance, likelihood
+            converged, before = bool(abs(likelihood - before) < tolerance), likelihood
     return LatentClasses(scores, start, counts, totals, float(before), done, converged)
 
 
