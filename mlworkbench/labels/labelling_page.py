@@ -24,17 +24,19 @@ def labelling_config(
     table: list[str] = (),  # columns shown as one table
 ) -> str:  # XML
     "A labelling page for items with some columns. Raises `ConfigError` for names it cannot hold."
-    shown = [f"  <Text name={quoteattr(name)} value={quoteattr('$' + name)}/>" for name in _columns(text)]
-    shown += [
-        f"  <Image name={quoteattr(name)} value={quoteattr('$' + name)}/>" for name in _columns([image])
-    ]
+    texts, images = list(_columns(text)), list(_columns([image]))
+    shown = [f'  <Text name="{name}" value="${name}"/>' for name in texts]
+    if len(texts) > 1:
+        heads = [f'  <Header size="5" value="{name}"/>' for name in texts]
+        shown = [line for both in zip(heads, shown, strict=True) for line in both]
+    shown += [f'  <Image name="{name}" value="${name}"/>' for name in images]
     shown += ['  <Table name="table" value="$table"/>'] if list(table) else []
     if not shown:
         raise ConfigError("nothing to show", "text=[...], image=... or table=[...]")
-    first = next(ET.fromstring(f"<View>{''.join(shown)}</View>").iter()).find("*").get("name")
+    first = [*texts, *images, "table"][0]
     mode = "multiple" if taxonomy.multilabel else "single"
     choices = [_choice(taxonomy[name], number) for number, name in enumerate(taxonomy.names, start=1)]
-    open_ = f'  <Choices name="{CONTROL}" toName={quoteattr(first)} choice="{mode}" showInLine="true">'
+    open_ = f'  <Choices name="{CONTROL}" toName="{first}" choice="{mode}" showInLine="true">'
     return "\n".join(["<View>", *shown, open_, *choices, "  </Choices>", "</View>"])
 
 

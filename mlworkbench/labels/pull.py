@@ -20,8 +20,8 @@ from ..core.findings import finding, make_findings, merge_findings
 from .events import EVENTS, make_events
 from .history import History
 from .installation import StudioError
-from .push import labels_of, tasks_there
-from .studio import ANNOTATED, StudioProject, broken_off, sync_bar, task_pages
+from .push import labels_of, sync_bar, tasks_there
+from .studio import ANNOTATED, StudioProject, broken_off, task_pages
 
 # %% ../../nbs/20_labels/34_pull.ipynb #1e4ab45a
 SYNC = pl.Schema(

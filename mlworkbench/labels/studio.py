@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PAUSE_S', 'TIMEOUT_S', 'URL', 'TOKEN', 'ACCEPTED', 'ANNOTATED', 'LostAnswer', 'Studio', 'send_request',
-           'broken_off', 'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'tasks_of',
-           'sync_bar']
+           'broken_off', 'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'tasks_of']
 
 # %% ../../nbs/20_labels/32_studio.ipynb #78fce957
 import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -372,36 +371,16 @@ ANNOTATED = "meta,updated_at,annotations,result,was_cancelled,completed_by,updat
 
 def tasks_of(
     project: StudioProject,
-    numbers: list[int],  # a few hundred
-) -> list[dict]:  # with their annotations
+    numbers: list[int],
+) -> Iterator[dict]:  # with their annotations
     "Some tasks as they are now; those that were deleted are left out."
-    query = {"selectedItems": {"all": False, "included": numbers}}
-    asked = {"project": project.id, "page": 1, "page_size": len(numbers), "fields": "all"}
-    asked |= {
-        "include": f"id,{ANNOTATED}",
-        "resolve_uri": False,
-        "query": json.dumps(query, separators=(",", ":")),
-    }
-    return project.studio.request("GET", "api/tasks/", asked)["tasks"]
+    for at in range(0, len(numbers), 250):  # addresses of a few kB: servers take no longer ones
+        some = numbers[at : at + 250]
+        query = json.dumps({"selectedItems": {"all": False, "included": some}}, separators=(",", ":"))
+        asked = {"project": project.id, "page": 1, "page_size": len(some), "fields": "all"}
+        asked |= {"include": f"id,{ANNOTATED}", "resolve_uri": False, "query": query}
+        yield from project.studio.request("GET", "api/tasks/", asked)["tasks"]
 
 
 def _filter(name, operator, kind, value):
     return {"filter": f"filter:tasks:{name}", "operator": operator, "type": kind, "value": value}
-
-
-@contextmanager
-def sync_bar(
-    label: str,  # what is going on
-    total: int | None = None,
-    show: bool = True,
-):  # the function to call with how many more are done
-    "A progress bar that goes away when the work is done."
-    if not show:
-        yield lambda count: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count: bar.advance(task, count)

@@ -14,8 +14,8 @@ from ..core.findings import finding, make_findings
 from .history import History, current_votes
 from .installation import StudioError
 from .pull import last_seen, mark_of, note_sync, own_event, read_sync
-from .push import labels_of, result_of, tasks_there
-from .studio import StudioProject, broken_off, sync_bar, tasks_of
+from .push import labels_of, result_of, sync_bar, tasks_there
+from .studio import StudioProject, broken_off, tasks_of
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #06ac0ee2
 def unwritten(
@@ -87,7 +87,7 @@ def written(
     return row | {"task": task, "annotation": annotation}
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #591ade6b
-CHUNK = 250
+CHUNK = 1000
 VERSION = "written back by mlworkbench"  # of predictions that live for a second
 
 
