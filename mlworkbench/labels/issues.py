@@ -140,7 +140,7 @@ def find_label_issues(
     pred_probs: Source,  # out-of-sample probabilities (items, K): array, memory map, frame, file or function giving batches
     classes: list[str] | None = None,  # the names of the columns; None: codes, or the sorted names
     rank_by: str = "self_confidence",  # one of `RANKINGS`, lowest first; "posterior" finds most
-    every_row: bool = False,  # True: rows without an issue follow those with one
+    every_row: bool = False,  # True: all rows in the order of the ranking; `is_issue` tells which are issues
 ) -> pl.DataFrame:  # row, given, suggested, probability, self_confidence, normalized_margin, score, is_issue
     """Labels that are probably wrong, the worst first.
 
@@ -155,14 +155,13 @@ def find_label_issues(
     joint = calibrate_counts(confident_counts(scan, pred_probs), scan.counts)
     rows = issue_rows(scan, pred_probs, joint)
     chance = label_posterior(scan, pred_probs, joint) if rank_by == "posterior" else None
+    if every_row:
+        flagged, rows = rows, np.arange(len(scan.codes))
+        suggested, probability = best_other(scan, pred_probs)
+        found = _ranked(scan, rows, suggested, probability, rank_by, chance)
+        return found.with_columns(is_issue=pl.col("row").is_in(flagged))
     found = _ranked(scan, rows, scan.predicted[rows], scan.highest[rows], rank_by, chance)
-    found = found.with_columns(is_issue=True)
-    if not every_row:
-        return found
-    others = np.setdiff1d(np.arange(len(scan.codes)), rows, assume_unique=True)
-    suggested, probability = best_other(scan, pred_probs)
-    rest = _ranked(scan, others, suggested[others], probability[others], rank_by, chance)
-    return pl.concat([found, rest.with_columns(is_issue=False)])
+    return found.with_columns(is_issue=True)
 
 
 def _ranked(scan, rows, suggested, probability, rank_by, chance):

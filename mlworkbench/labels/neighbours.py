@@ -65,7 +65,7 @@ def _prepared(embeddings, metric):
         raise DataError(f"row {row} of the embeddings is not finite", "finite numbers", row=row)
     if metric == "cosine":
         matrix /= np.sqrt(2 * half).clip(min=1e-30)[:, None]
-        half = (half > 0).astype(np.float32) / 2  # a row of zeros points nowhere: distance 0.5 to all
+        half = np.full_like(half, 0.5)  # a row of zeros points nowhere: distance 1 to all
     ones = np.ones(len(matrix), dtype=np.float32)
     return np.column_stack([matrix, -half, ones]), np.column_stack([matrix, ones, -half])
 
