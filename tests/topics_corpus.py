@@ -85,7 +85,7 @@ def make_tags(projects, gold, planted):
             tag, what = CONFUSED[title], "tag_confused"
         elif title in TWICE and again:
             tag, what = TWICE[title], "tag_conflict"
-        elif title not in fixed and rng.random() < 0.046:
+        elif title not in fixed and rng.random() < 0.06:
             others = [t for t in (NLP, CV, OPS, *FINE) if topic(t) not in gold[item]["labels"].split(";")]
             tag, what = rng.choice(others), "tag_random"
         elif right in SPELLED and rng.random() < 0.05:

@@ -20,25 +20,29 @@ def compare_bundles(
     labels: pl.Series,  # their labels
     metric: str = "weighted_f1",  # a name in `CLASS_METRICS`
     must_beat: str = "",  # the bundle that `gain` is measured against
-    fit_s: dict[str, float] | None = None,  # what fitting took, by name
+    baselines: dict | None = None,  # name -> (rows, classes) probabilities of what is no bundle, e.g. rules
     resamples: int = 300,  # of the bootstrap
     seed: int = 0,  # of the bootstrap
 ) -> pl.DataFrame:  # `LADDER_SCHEMA`, the best first; metrics are kept in the bundles too
     "Measure bundles on the same rows. Raises `ConfigError` for a name that is no bundle."
-    if must_beat and must_beat not in bundles:
+    known, classes = [*bundles, *(baselines or {})], next(iter(bundles.values())).classes
+    if must_beat and must_beat not in known:
         raise ConfigError(
-            f"must_beat = '{must_beat}' is no candidate", ", ".join(bundles), nearest(must_beat, bundles)
+            f"must_beat = '{must_beat}' is no candidate", ", ".join(known), nearest(must_beat, known)
         )
-    scores = {name: bundle.predict(rows) for name, bundle in bundles.items()}
+    scores = {name: bundle.predict(rows) for name, bundle in bundles.items()} | (baselines or {})
     found = []
-    for name, bundle in bundles.items():
-        row = {"model": name, "kind": bundle.model.kind, "metric": metric, "fit_s": (fit_s or {}).get(name)}
-        row |= measure_bundle(bundle, rows, calls=100) | _judged(
-            metric, labels, scores[name], bundle.classes, resamples, seed
-        )
-        row |= _gain(metric, labels, scores, name, must_beat, bundle.classes, resamples, seed)
-        bundle.metrics.update({key: row[key] for key in LADDER_SCHEMA}, rows=rows.height)
-        found.append(row)
+    for name, score in scores.items():
+        row = {
+            "model": name,
+            "kind": bundles[name].model.kind if name in bundles else "baseline",
+            "metric": metric,
+        }
+        row |= measure_bundle(bundles[name], rows, calls=100) if name in bundles else {}
+        row |= _judged(metric, labels, score, classes, resamples, seed)
+        found.append(row | _gain(metric, labels, scores, name, must_beat, classes, resamples, seed))
+        if name in bundles:
+            bundles[name].metrics.update({key: found[-1].get(key) for key in LADDER_SCHEMA}, rows=rows.height)
     better = -1 if metric not in OF_PROBABILITIES else 1  # of those less is more
     return pl.DataFrame(sorted(found, key=lambda row: better * row["value"]), schema=LADDER_SCHEMA)
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['IMPORTED', 'find_delimiter', 'LabelledRows', 'read_labelled', 'draft_taxonomy', 'draft_files', 'label_events',
-           'given_labels', 'text_findings', 'possible_shares']
+           'given_labels', 'text_findings', 'possible_shares', 'prior_probabilities']
 
 # %% ../../nbs/20_labels/50_imports.ipynb #44d25a91
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..core.findings import finding, make_findings, merge_findings
 from ..data.csv import read_csv
 from ..data.files import undecodable
 from .events import content_hash, make_events
-from .taxonomy import from_labels, taxonomy_text
+from .taxonomy import from_labels, label_key, taxonomy_text
 
 # %% ../../nbs/20_labels/50_imports.ipynb #6d73122c
 def find_delimiter(
@@ -233,15 +234,25 @@ def draft_files(
 ) -> dict[str, bytes]:  # taxonomy.toml and rules.toml
     "The files of a project as its labels imply them; drafts, for people to edit."
     taxonomy = draft_taxonomy(rows, label, several)
-    return {"taxonomy.toml": taxonomy.encode(), "rules.toml": _draft_rules(tomllib.loads(taxonomy)).encode()}
+    names = [one["name"] for one in tomllib.loads(taxonomy)["label"]]
+    return {"taxonomy.toml": taxonomy.encode(), "rules.toml": _draft_rules(names, rows.text).encode()}
 
 
-def _draft_rules(taxonomy):
+def _draft_rules(names, text):
     lines = [
-        "# A draft: a label is in the text by its own name. Rules that know more are worth more; add yours.",
-        "",
+        "# A draft: a label is in the text by its own name. Rules that know more are worth more; add yours:"
     ]
+    lines += ["# one of words, pattern (a regular expression) or where (SQL over columns) each.", ""]
+    for name in names:
+        words = {name, label_key(name)} if len(label_key(name)) > 1 and not label_key(name).isdigit() else ()
+        if words:
+            values = {"name": name, "label": name, "words": sorted(words), "column": text}
+            lines += ["[[rule]]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
     return "\n".join(lines)
+
+
+def _toml(value):
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON and TOML agree but for DEL
 
 # %% ../../nbs/20_labels/50_imports.ipynb #1e46c7ce
 def label_events(
@@ -335,3 +346,15 @@ def possible_shares(
     "The shares without those that lack their input; what they leave goes to the others, in proportion."
     kept = {name: share for name, share in shares.items() if has.get(name, True)}
     return {name: share / sum(kept.values()) for name, share in kept.items()}
+
+# %% ../../nbs/20_labels/50_imports.ipynb #81b8623b
+def prior_probabilities(
+    labels: pl.Series,  # given labels; nulls do not count
+    classes: list[str],  # the order of the columns
+    rows: int,  # how many items to say it of
+):  # -> (rows, K) numpy array
+    "The share of each label, for each item."
+    import numpy as np
+
+    counts = np.array([1 + int((labels == name).sum() or 0) for name in classes], dtype=float)
+    return np.tile(counts / counts.sum(), (rows, 1))
