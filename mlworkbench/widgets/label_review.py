@@ -32,7 +32,7 @@ class LabelReview:
     def __init__(
         self,
         review,  # `labels.review.Review`
-        height: float = 27.0,  # of the item, in rem
+        height: float = 27.0,  # of the item in rem, at most; a part of the window is left for the rest
         hosts: tuple[str, ...] = (),  # whose pictures are shown unasked, e.g. "images.example.org"
     ):
         self.review, self.height, self.hosts, self.told = review, height, hosts, (None, [])

@@ -176,7 +176,7 @@ class LabelReview {
     if (event.isComposing) return
     const typing = event.target.closest("input, textarea, select"), bare = !(event.ctrlKey || event.metaKey || event.altKey)
     if (bare && (event.key !== "Escape" || !this.over.hidden)) event.stopPropagation() // the notebook has its own meaning for plain keys
-    if (typing || !bare) return
+    if (typing || !bare || event.shiftKey && !["?", "/"].includes(event.key)) return
     if (event.target.closest("button, a") && (event.key === "Enter" || event.key === " ")) return
     const run = this.meaning(event.key)
     if (!run) return
