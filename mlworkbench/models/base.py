@@ -148,6 +148,7 @@ MODEL_KINDS: dict[str, type | str] = {
     "neural_network": "mlworkbench.models.neural:NeuralNetwork",
     "text_logistic_regression": "mlworkbench.models.text:TextLogisticRegression",
     "text_network": "mlworkbench.models.text_network:TextNetwork",
+    "text_rules": "mlworkbench.models.text_rules:TextRules",
 }
 
 
