@@ -26,20 +26,24 @@ def prune_counts(
     return pruned.astype(np.int64)
 
 # %% ../../nbs/20_labels/12_issues.ipynb #fe92bed8
-BUFFER = 2**20  # margins held at a time
+BUFFER = 2**18  # margins held at a time
 
 
 def _positive_margins(scan, pred_probs, wanted):
-    "Pairs, rows and margins p(j) - p(i) > 0, sorted by pair and falling margin; of each pair at least the largest wanted."
+    "Pairs, rows and margins p(j) - p(i) > 0, sorted by pair and falling margin; of each pair at least one more than wanted."
     size, kept, count, limit = len(scan.classes), [], 0, BUFFER
     bound = np.where(wanted > 0, 0, np.inf).astype(scan.own.dtype)
+    kind = np.uint16 if size < 256 else np.int32  # short numbers are sorted faster
     for start, block in probability_blocks(pred_probs, len(scan.codes), size):
-        rows = np.flatnonzero(scan.own[start : start + len(block)] < scan.highest[start : start + len(block)])
-        given = scan.codes[start + rows]
-        margins = block[rows] - scan.own[start + rows, None]
+        own, here = scan.own[start : start + len(block)], slice(start, start + len(block))
+        rows = np.flatnonzero(own < scan.highest[here])
+        given = scan.codes[here][rows].astype(np.int64)
+        margins = block[rows]
+        margins -= own[rows, None]
         place = np.flatnonzero(margins > bound[given])
         row, column = np.divmod(place, size)
-        kept.append((given[row] * np.int64(size) + column, start + rows[row], margins.ravel()[place]))
+        pairs = (given[row] * size + column).astype(kind)
+        kept.append((pairs, (start + rows[row]).astype(np.int64), margins.ravel()[place]))
         count += len(place)
         if count > limit:
             kept = [_largest(kept, wanted.ravel(), bound.reshape(-1))]
@@ -49,14 +53,22 @@ def _positive_margins(scan, pred_probs, wanted):
 
 def _largest(kept, wanted, bound):  # the largest wanted of each pair and one more; raises the bounds
     pairs, rows, margins = (np.concatenate(part) for part in zip(*kept, strict=True))
-    order = np.lexsort((-margins, pairs))
-    found, first, counts = np.unique(pairs[order], return_index=True, return_counts=True)
-    rank = np.arange(len(order)) - np.repeat(first, counts)
-    stays = order[rank <= wanted[found].repeat(counts)]
+    order = np.argsort(-margins)
+    order = order[np.argsort(pairs[order], kind="stable")]
+    pairs = pairs[order]
+    first, counts = _runs(pairs)
+    found = pairs[first]
+    stays = np.arange(len(order)) - np.repeat(first, counts) <= np.repeat(wanted[found], counts)
     full = counts > wanted[found]
     last = order[(first + wanted[found])[full]]
     bound[found[full]] = margins[last]  # one more than wanted is known: only larger ones still matter
-    return pairs[stays], rows[stays], margins[stays]
+    order = order[stays]
+    return pairs[stays], rows[order], margins[order]
+
+
+def _runs(numbers):  # where each run of equal numbers starts, and how long it is
+    first = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)) if len(numbers) else np.arange(0)
+    return first, np.diff(first, append=len(numbers))
 
 
 def _every_margin(scan, pred_probs, pairs):
@@ -97,17 +109,17 @@ def issue_rows(
     wanted[scan.counts <= 1] = 0
     pairs, rows, margins = _positive_margins(scan, pred_probs, wanted)
     flat, flagged = wanted.ravel(), np.zeros(len(scan.codes), dtype=bool)
-    asked = np.flatnonzero(flat)
-    first, last = np.searchsorted(pairs, asked), np.searchsorted(pairs, asked, side="right")
-    after = first + flat[asked]  # the first row beyond those wanted
-    padded = np.append(margins, 0)
-    tied = (after < last) & (
-        padded[after.clip(max=len(margins))] == padded[(after - 1).clip(max=len(margins))]
-    )
-    clear = (after <= last) & ~tied
-    rank = np.arange(len(pairs)) - np.searchsorted(pairs, pairs)
-    flagged[rows[(rank < flat[pairs]) & np.isin(pairs, asked[clear])]] = True
-    again = asked[~clear]
+    first, counts = _runs(pairs)
+    asked, found = np.flatnonzero(flat), pairs[first]
+    enough = counts >= flat[found]
+    more = counts > flat[found]
+    after = (first + flat[found])[more]  # the first row beyond those wanted
+    enough[more] = margins[after] < margins[after - 1]
+    clear = np.zeros(len(flat), dtype=bool)
+    clear[found] = enough
+    rank = np.arange(len(pairs)) - np.repeat(first, counts)
+    flagged[rows[(rank < flat[pairs]) & clear[pairs]]] = True
+    again = asked[~clear[asked]]
     for group in _grouped(again, scan.counts[again // len(scan.classes)]):
         for pair, (every, distance) in zip(group, _every_margin(scan, pred_probs, group), strict=True):
             flagged[every[np.argsort(distance)[: flat[pair]]]] = True
