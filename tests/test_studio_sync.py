@@ -81,6 +81,14 @@ def annotate(studio, project, task, label, **more):
     return studio.request("POST", f"api/tasks/{task}/annotations/", body=body)
 
 
+def push_annotated(project, items, label="nlp"):
+    "Items, and an annotation of each made from a prediction in one call: all have the same time."
+    push(project, items, items.select("item", label=pl.lit(label), model_version=pl.lit("m")), progress=False)
+    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": "m"}
+    action = {"id": "predictions_to_annotations", "project": project.id}
+    project.studio.request("POST", "api/dm/actions", action, chosen)
+
+
 def change(studio, project, annotation, label):
     return studio.request(
         "PATCH", f"api/annotations/{annotation['id']}/", body={"result": result_of(project, [label])}
@@ -512,7 +520,7 @@ def test_a_write_back_that_is_killed_and_run_again_writes_each_decision_once(
 # both sides
 
 
-def test_decisions_made_here_are_written_back_once(studio, ben, project, history):
+def test_decisions_made_here_are_written_back_once(studio, ben, project, history, tmp_path):
     push(project, items_of(4), progress=False)
     task = tasks(project)
     given = annotate(ben, project, task["i0"], "vision")
@@ -528,6 +536,9 @@ def test_decisions_made_here_are_written_back_once(studio, ben, project, history
     assert _on_server(project) == {"i0": ["mlops"], "i1": ["mlops", "nlp"], "i2": ["nlp"]}
     assert studio.request("GET", f"api/annotations/{given['id']}/")["completed_by"] == given["completed_by"]
     assert pull(project, history, progress=False).events == 0  # nobody's vote counts twice
+    other = History(Store(tmp_path / "of a colleague"))
+    assert pull(project, other, progress=False).events == 4
+    assert labels_now(other) == {"i0": "mlops", "i1": "mlops", "i2": "nlp"}
     again = write_back(project, history, progress=False)
     assert (again.created, again.changed) == (0, 0)
     history.record("i2", "vision", annotator="eva")

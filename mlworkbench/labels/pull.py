@@ -137,8 +137,8 @@ def own_event(
 
 # %% ../../nbs/20_labels/34_pull.ipynb #be378dba
 class _Page:  # what the tasks of a page mean, and what there is to say about them
-    def __init__(self, project, users, seen, local):
-        self.project, self.users, self.local = project, users, local
+    def __init__(self, project, users, seen, local, own=()):
+        self.project, self.users, self.local, self.own = project, users, local, own
         self.seen = {(row["task"], row["annotation"]): row for row in seen.iter_rows(named=True)}
         self.events, self.conflicts, self.notes = [], [], Counter()
 
@@ -161,6 +161,7 @@ class _Page:  # what the tasks of a page mean, and what there is to say about th
         for word in unknown:
             self.notes["unknown_label", word] += 1
         event, same = own_event(annotation["result"], labels)
+        event, same = (event, same) if event in self.own else (None, False)  # else of another's history
         row = self.seen.get((task, annotation["id"]))
         said = None if annotation["was_cancelled"] or self._empty(labels, unknown) else labels
         if (said is not None and same) or (
@@ -243,15 +244,14 @@ def pull(
     "Bring annotations into the history. `StudioError` says how far it got; run it again to go on."
     sync = read_sync(project, history)
     began, since, upto, cursor = _place(project, sync, full)
-    seen, local = last_seen(project, history, sync), local_changes(history, sync)
+    seen, (local, own) = last_seen(project, history, sync), local_changes(history, sync)
     users, notes, conflicts = project.studio.users(), Counter(), []
     read = events = 0
     with sync_bar(f"Pulling from {project.title}", None, progress) as done:
         try:
             for tasks in task_pages(project, ANNOTATED, cursor or 0, since, page, every=True):
-                here = _Page(
-                    project, users, seen.filter(pl.col("task").is_in([one["id"] for one in tasks])), local
-                )
+                known = seen.filter(pl.col("task").is_in([task["id"] for task in tasks]))
+                here = _Page(project, users, known, local, own)
                 for task in tasks:
                     here.read(task)
                 place = {"kind": "page", "began": began, "since": since, "upto": upto}
@@ -290,17 +290,15 @@ def _newest_change(project):
 def local_changes(
     history: History,
     sync: pl.DataFrame,  # from `read_sync`
-) -> dict[str, tuple]:  # item -> event, labels
-    "What people have decided here since the last pull, and is not written back."
-    done = sync.filter(pl.col("kind") == "done")["began"].max()
-    if done is None:
-        return {}
-    events = history.events().filter(pl.col("time") > done, pl.col("origin").is_null()).collect()
-    events = events.filter(pl.col("source") == "human", pl.col("action") == "label")
-    events = events.filter(
-        ~pl.col("event").is_in(sync.filter(pl.col("kind") == "written")["event"].implode())
-    )
-    return {row["item"]: (row["event"], row["labels"]) for row in events.sort("time").iter_rows(named=True)}
+) -> tuple[dict[str, tuple], set[str]]:  # item -> (event, labels) since the last pull; all events made here
+    "What people have decided here and is not written back; and every decision that was made here."
+    done = sync.filter(pl.col("kind") == "done")["began"].max() or datetime.now(UTC)
+    events = history.events().filter(pl.col("origin").is_null()).collect()
+    labels = events.filter(pl.col("source") == "human", pl.col("action") == "label")
+    over = pl.concat([events["undoes"].drop_nulls(), sync.filter(pl.col("kind") == "written")["event"]])
+    new = labels.filter(~pl.col("event").is_in(over.implode()), pl.col("time") > done)
+    since = {row["item"]: (row["event"], row["labels"]) for row in new.sort("time").iter_rows(named=True)}
+    return since, set(labels["event"])
 
 # %% ../../nbs/20_labels/34_pull.ipynb #b1625eb1
 def _deleted_tasks(project, seen):

@@ -230,22 +230,21 @@ def push(
 
 # %% ../../nbs/20_labels/33_push.ipynb #eaeb79d7
 def _import(project, missing, predicted, last, done):
-    total, tries = missing.height, 0
+    total, path, idle = missing.height, f"api/projects/{project.id}/import", 0
     while missing.height:
-        before = missing.height
         try:
             for chunk in _chunks(_tasks(project, missing, predicted), _weight):
-                path = f"api/projects/{project.id}/import"
                 project.studio.request("POST", path, body=chunk)
                 done(len(chunk))
-                missing = missing[len(chunk) :]
-        except StudioError as error:
-            raise_later = not isinstance(error, LostAnswer)
-            missing = missing if raise_later else _still_missing(project, missing, last, error, total)
-            done(before - missing.height)
-            tries = tries + 1 if missing.height == before else 0
-            if raise_later or tries == 3:
+                missing, idle = missing[len(chunk) :], 0
+        except LostAnswer as error:
+            left, missing = missing.height, _still_missing(project, missing, last, error, total)
+            done(left - missing.height)
+            idle = idle + 1 if missing.height == left else 0
+            if idle == 3:
                 raise _broken_off(error, total - missing.height, total, "items") from None
+        except StudioError as error:
+            raise _broken_off(error, total - missing.height, total, "items") from None
 
 
 def _still_missing(project, missing, last, error, total):

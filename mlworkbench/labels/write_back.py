@@ -63,7 +63,13 @@ class _Plan:  # of some decisions and their tasks: what to do
         event, same = own_event(annotation["result"], labels)
         who = users["events"].get(event) or users["people"].get(annotation["completed_by"])
         said = None if annotation["was_cancelled"] or unknown else labels
-        return {"id": annotation["id"], "labels": said, "event": event, "same": same, "who": who}
+        return {
+            "id": annotation["id"],
+            "labels": said,
+            "event": event,
+            "same": same and event in users["events"],
+            "who": who,
+        }
 
     def _changed(self, live, seen, labels):
         known = {row["annotation"]: row for row in seen if not row["gone"]}
