@@ -78,6 +78,7 @@ def _own_data(args, template, name):
         "project": {"name": name},
         "objective": {"business": f"labels of {args.data.name} that can be believed"},
         "10_ingest": {"files": [file, "taxonomy.toml"], "params": params},
+        "70_gold": {"files": ["taxonomy.toml"], "params": {"file": ""}},  # people settle it, in the review
     }
     told = [
         f"{rows.items.height:,} items. Drafts to edit: {', '.join(drafts)}.",
