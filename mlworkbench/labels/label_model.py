@@ -142,9 +142,12 @@ class LabelModel:
             kept = np.where(np.eye(K), 0.0, -100.0)  # a known label leaves the other classes no chance
             return np.concatenate([scores, *[kept] * known]), start
 
-        begin = begin or [counts, totals]
-        settings = {"times": parts, "tolerance": self.tolerance, "iterations": self.iterations}
-        return expectation_maximisation(blocks, maximise, *begin, **settings), (counts, totals)
+        tolerance = self.tolerance * (10 if begin else 1)  # what a sample has settled is only polished
+        settings = {"times": parts, "tolerance": tolerance, "iterations": self.iterations}
+        return expectation_maximisation(blocks, maximise, *(begin or (counts, totals)), **settings), (
+            counts,
+            totals,
+        )
 
     def predict_proba(
         self,
