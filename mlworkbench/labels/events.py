@@ -16,6 +16,7 @@ import polars as pl
 
 from ..core.errors import DataError, nearest
 from ..data.splits import row_hash
+from .taxonomy import sort_labels
 
 # %% ../../nbs/20_labels/01_events.ipynb #5e20db0f
 def content_hash(
@@ -128,7 +129,7 @@ def _label_lists(labels, count):
         raise DataError(got, "text; an empty list where an item has none", "Drop these rows")
     if one:
         return words.alias("labels").reshape((-1, 1)).arr.to_list()
-    return words.list.unique().list.sort() if (words.list.len() > 1).any() else words
+    return sort_labels(words)
 
 
 def _times(times, count):

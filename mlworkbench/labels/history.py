@@ -169,7 +169,10 @@ class History:
     def append(self, events) -> int:
         "Add the events that are not there yet; how many they were."
         events = check_events(events).unique("event", keep="first", maintain_order=True)
-        return self._add(events)
+        if self.journal is None or (self._step is not None and not self._step.draft):
+            return self._add(events)
+        with self.journal.alone():  # two who add the same facts at once
+            return self._add(events)
 
     def events(self, at=None, item=None) -> pl.LazyFrame:
         "All events (of an item, until a time), the oldest first; those that wait in a journal are among them."

@@ -16,7 +16,7 @@ from ..core.errors import ConfigError, DataError, nearest
 from ..core.findings import finding, make_findings
 from .events import EVENTS, content_hash, make_events, require_columns
 from .history import MIGRATED, History, current_labels
-from .taxonomy import Label, Taxonomy
+from .taxonomy import Label, Taxonomy, sort_labels
 
 # %% ../../nbs/20_labels/07_migrations.ipynb #a78f2bf8
 @dataclass(frozen=True)
@@ -152,12 +152,17 @@ def _undecided(events, migration):
 
 def _newest_translations(events, olds):
     "The last word of each decision, where it has an old label; with `root`, the decision it translates."
-    root = pl.coalesce(
-        pl.when(pl.col("origin").str.starts_with(MIGRATED)).then(pl.col("origin").str.extract("#(.*)$")),
-        "event",
+    rows = (
+        events.filter(pl.col("action") == "label")
+        .collect()
+        .unique("event", keep="first", maintain_order=True)
     )
-    rows = events.filter(pl.col("action") == "label").with_columns(root=root).sort("time", "event").collect()
-    rows = rows.unique("root", keep="last", maintain_order=True)
+    moved = pl.col("origin").str.starts_with(MIGRATED).fill_null(False)
+    last = rows.filter(moved).with_columns(root=pl.col("origin").str.extract("#(.*)$"))
+    last = last.sort("time", "event").unique("root", keep="last", maintain_order=True)
+    first = rows.filter(~moved).with_columns(root="event")
+    first = first.filter(~pl.col("root").is_in(last["root"].implode())) if last.height else first
+    rows = pl.concat([first, last])
     return rows.filter(pl.col("labels").list.set_intersection(olds).list.len() > 0)
 
 
@@ -179,9 +184,9 @@ def _swapped(labels, mapping, chosen):
     "Lists of labels with each old one replaced, by the same word for all or by the one chosen for the row."
     if chosen is None:
         fixed = pl.element().replace(list(mapping), list(mapping.values()))
-        return labels.list.eval(fixed).list.unique().list.sort()
+        return sort_labels(labels.list.eval(fixed))
     kept = labels.list.set_difference([*mapping])
-    return kept.list.concat(chosen.reshape((-1, 1)).arr.to_list()).list.unique().list.sort()
+    return sort_labels(kept.list.concat(chosen.reshape((-1, 1)).arr.to_list()))
 
 
 def _translations(rows, labels, migration, annotator):

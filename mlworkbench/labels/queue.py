@@ -16,6 +16,7 @@ from .events import require_columns
 from .history import History
 from .probabilities import check_probabilities
 from .sampling import farthest_first, uncertainty, vote_entropy
+from .taxonomy import sort_labels
 
 # %% ../../nbs/20_labels/20_queue.ipynb #0f6e260a
 def confidence_split(
@@ -161,7 +162,8 @@ def _pool(items, given, gold, reviewed, seed, strata):
         )
     require_columns(given, ["item", "labels"])
     labels = pl.col("labels") if isinstance(given.schema["labels"], pl.List) else pl.concat_list("labels")
-    labels = given.select("item", given=labels.cast(pl.List(pl.String))).unique("item", keep="first")
+    labels = given.select("item", given=labels.cast(pl.List(pl.String)).map_batches(sort_labels))
+    labels = labels.unique("item", keep="first")
     pool = pool.join(labels, on="item", how="left", maintain_order="left")
     return pool.with_columns(open=~(pl.col("gold") | pl.col("seen")) & pl.col("given").is_not_null())
 

@@ -17,6 +17,7 @@ from ..core.errors import ConfigError, DataError, nearest
 from ..core.findings import finding, make_findings
 from .events import require_columns
 from .history import MIGRATED, History, current_labels
+from .taxonomy import sort_labels
 
 # %% ../../nbs/20_labels/21_remaining.ipynb #d73356fe
 METHODS = ("exact", "wilson")
@@ -151,7 +152,7 @@ def review_outcomes(
     events = events.filter(~pl.col("origin").str.starts_with(MIGRATED).fill_null(False))  # as they were said
     decided = current_labels(events).select("item", "labels")
     rows = queue.join(decided, on="item", how="left", maintain_order="left")
-    return rows.with_columns(error=pl.col("labels").list.sort() != pl.col("given").list.sort())
+    return rows.with_columns(error=pl.col("labels") != pl.col("given").map_batches(sort_labels))
 
 # %% ../../nbs/20_labels/21_remaining.ipynb #3b08f8bb
 @dataclass(frozen=True)
