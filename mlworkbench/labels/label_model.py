@@ -62,17 +62,27 @@ def _shared_weights(votes, share=0.95):  # 1 / how many rules say the same
     return 1 / np.bincount(group, minlength=group.size)[group]
 
 # %% ../../nbs/20_labels/08_label_model.ipynb #6c593c24
-def _majority(blocks, K, times):  # expected counts and totals if each item were what most rules say
-    every = np.tile(np.eye(K, dtype=blocks[0].dtype), (blocks[0].shape[1] // K, 1))
+def _majority(blocks, weights, K, times):  # expected counts and totals if each item were what most rules say
+    every = np.kron(weights[:, None], np.eye(K)).astype(blocks[0].dtype)
+    times = [1 if weight is None else weight[:, None] for weight in times]
     shares = [block @ every for block in blocks]
-    chosen = [each / np.maximum(each.sum(axis=1, keepdims=True), 1) for each in shares]
-    total = sum(each.sum(axis=0) for each in chosen)
+    shares = [each / np.maximum(each.sum(axis=1, keepdims=True), 1e-9) for each in shares]
+    total = sum((each * weight).sum(axis=0) for each, weight in zip(shares, times, strict=True))
     counts, totals = np.zeros((len(every), K)), np.zeros(K)
-    for block, each, weight in zip(blocks, chosen, times, strict=True):
+    for block, each, weight in zip(blocks, shares, times, strict=True):
         each[each.sum(axis=1) == 0] = total / total.sum()
-        each *= 1 if weight is None else weight[:, None]
+        each *= weight
         counts, totals = counts + block.T @ each, totals + each.sum(axis=0, dtype=float)
     return counts, totals
+
+
+def _known_counts(rows, times, K):  # of the items whose label is known
+    known = rows[:, -1] >= 0
+    if not known.any():
+        raise DataError("no known label", "labels=None, or a code for some rows")
+    only = np.append(np.zeros(rows.shape[1] - 1), 1.0)
+    blocks = vote_blocks(rows[known], K, np.float64, step=len(rows))
+    return _majority(blocks, only, K, [None if times is None else times[known]])
 
 
 def _chances(counts, totals, at_first, anchor, smoothing=1.0):  # -> (rules, vote, class) chances, (K,) prior
@@ -113,7 +123,9 @@ class LabelModel:
         votes, rng = _check_votes(votes, K, labels), np.random.default_rng(self.seed)
         if (votes < 0).all():
             raise DataError("no rule votes on any item", do="Look at rule_table: which rules fire?")
-        some = votes[rng.integers(0, len(votes), self.sample)] if len(votes) > 4 * self.sample else votes
+        known = labels is not None and votes[:, -1] >= 0
+        few = len(votes) <= 4 * self.sample
+        some = votes if few else votes[rng.random(len(votes)) < self.sample / len(votes) + known]
         weights = _shared_weights(some[:, : votes.shape[1] - (labels is not None)])
         rows, times = _unique_rows(votes, rng)
         at_first = None
@@ -129,25 +141,22 @@ class LabelModel:
         return self
 
     def _fit(self, rows, times, K, weights, at_first):
-        blocks = vote_blocks(rows, K, np.float64 if times is None and len(rows) < 100_000 else np.float32)
+        blocks = vote_blocks(rows, K, np.float64 if len(rows) < 100_000 else np.float32)
         sizes = np.cumsum([0, *(block.shape[0] for block in blocks)])
         parts = [None if times is None else times[a:b] for a, b in pairwise(sizes)]
-        counts, totals, *begin = at_first or _majority(blocks, K, parts)
-        known = rows.shape[1] - len(weights)
+        m, extra = len(weights), rows.shape[1] - len(weights)
+        counts, totals, *begin = at_first or _majority(blocks, np.append(weights, [1e6] * extra), K, parts)
+        kept = np.where(np.eye(K), 0.0, -100.0)  # a known label leaves the other classes no chance
 
         def maximise(now, size):
             chances, prior = _chances(now, size, (counts, totals), self.anchor)
-            chances = chances[: len(weights)]
-            scores, start = _scores(chances, prior, weights)
-            kept = np.where(np.eye(K), 0.0, -100.0)  # a known label leaves the other classes no chance
-            return np.concatenate([scores, *[kept] * known]), start
+            scores, start = _scores(chances[:m], prior, weights)
+            return np.concatenate([scores, *[kept] * extra]), start
 
         tolerance = self.tolerance * (10 if begin else 1)  # what a sample has settled is only polished
+        begin = begin or (_known_counts(rows, times, K) if extra else (counts, totals))
         settings = {"times": parts, "tolerance": tolerance, "iterations": self.iterations}
-        return expectation_maximisation(blocks, maximise, *(begin or (counts, totals)), **settings), (
-            counts,
-            totals,
-        )
+        return expectation_maximisation(blocks, maximise, *begin, **settings), (counts, totals)
 
     def predict_proba(
         self,
