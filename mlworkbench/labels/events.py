@@ -101,7 +101,7 @@ def make_events(
     frame = frame.with_columns(event=_column("event", ids, len(items)))
     return check_events(frame.select(EVENTS.names()))
 
-
+# %% ../../nbs/20_labels/01_events.ipynb #5ef3613e
 def _column(name, value, count):
     dtype = pl.String if EVENTS[name] == pl.Enum else EVENTS[name]
     if not isinstance(value, pl.Series | list | tuple | np.ndarray):

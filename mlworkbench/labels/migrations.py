@@ -72,7 +72,7 @@ def merge_labels(
     rest = [None if x in (base, *merged) else x for x in taxonomy.labels]
     rest[place] = one
     changed = {old: [into] for old in olds if old != into}
-    after = _renamed(taxonomy, [x for x in rest if x is not None], changed)
+    after = _renamed(taxonomy, filter(None, rest), changed)
     return Migration(f"merge {', '.join(olds)} into {into}", after, dict.fromkeys(changed, into))
 
 
@@ -149,7 +149,7 @@ def _undecided(events, migration):
     old = pl.col("labels").list.set_intersection(list(migration.mapping)).list.len() > 0
     return current.filter(old).select("item", given="labels")
 
-
+# %% ../../nbs/20_labels/07_migrations.ipynb #85e1d568
 def _newest_translations(events, olds):
     "The last word of each decision, where it has an old label; with `root`, the decision it translates."
     rows = (
@@ -188,7 +188,7 @@ def _swapped(labels, mapping, chosen):
     kept = labels.list.set_difference([*mapping])
     return sort_labels(kept.list.concat(chosen.reshape((-1, 1)).arr.to_list()))
 
-
+# %% ../../nbs/20_labels/07_migrations.ipynb #d99f42e9
 def _translations(rows, labels, migration, annotator):
     by = f" by {annotator}" if annotator else ""
     later = rows["time"] + timedelta(microseconds=1)
@@ -223,7 +223,7 @@ def _told(migration, made, left):
         some = left["item"].head(5).to_list()
         yield finding("migration", "labels", "warn", message, left.height, 0, items=some)
 
-
+# %% ../../nbs/20_labels/07_migrations.ipynb #0f689a41
 def migrate(
     history: History,
     migration: Migration,

@@ -138,7 +138,7 @@ def _check_shares(shares, size, inputs):
     if abs(sum(shares.values()) - 1) > 1e-9:
         raise ConfigError(f"shares add up to {sum(shares.values()):.4g}", "shares that add up to 1")
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #f7b57903
 def _pool(items, given, gold, reviewed, seed, strata):
     "All items: row, item, key (a hash that orders them at random), given, open, gold, stratum."
     require_columns(items, ["item", *([strata] if strata else [])])
@@ -167,7 +167,7 @@ def _pool(items, given, gold, reviewed, seed, strata):
     pool = pool.join(labels, on="item", how="left", maintain_order="left")
     return pool.with_columns(open=~(pl.col("gold") | pl.col("seen")) & pl.col("given").is_not_null())
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #91210894
 def _rankings(
     pool, shares, issues, votes, pred_probs
 ):  # strategy -> open rows, the first first; their scores
@@ -197,7 +197,7 @@ def _issue_rows(pool, issues):
     )
     return pool.join(issues, on=by)
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #c6f7940f
 class _Diverse:
     "Diversity has no order of its own: it depends on what is taken."
 
@@ -214,7 +214,7 @@ class _Diverse:
         free = np.flatnonzero(self.open & ~taken)
         return farthest_first(self.embeddings, more, free, np.flatnonzero(self.seen | taken), self.seed)
 
-# %% ../../nbs/20_labels/20_queue.ipynb #f7b57903
+# %% ../../nbs/20_labels/20_queue.ipynb #876af2f5
 def _fill(pool, ranked, shares, size, name):  # -> picks, findings
     """Each strategy's part, and what a dry one leaves to the others by their shares.
 
@@ -256,7 +256,7 @@ def _whole_shares(shares, size):  # largest remainders: they add up to size
     rest = sorted(shares, key=lambda s: counts[s] - exact[s])[: size - sum(counts.values())]
     return {s: counts[s] + (s in rest) for s in counts}
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #4345460d
 def _spread(pool, ranked, shares, counts, drawn):
     "Pick until each strategy has its part or is dry, or all are."
     counts, dry = dict(counts), set()
@@ -294,7 +294,7 @@ def _pick(pool, ranked, counts, drawn):
         taken[order] = True
     return picks, also, scores
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #86a26712
 def _picked(rows, scores, chances=None, also=None):
     rows = pl.DataFrame(
         {"row": pl.Series(rows, dtype=pl.UInt32), "score": pl.Series(scores, dtype=pl.Float64)}
@@ -318,7 +318,7 @@ def _draw(pool, count):  # -> which rows the random share has, and the chance of
     rows = pool.select(drawn=(place <= quota).fill_null(False) & pl.col("open"), chance=quota / size)
     return rows["drawn"].to_numpy(), rows["chance"].to_numpy()
 
-
+# %% ../../nbs/20_labels/20_queue.ipynb #fc312c72
 def _laid_out(pool, picks, seed, name):
     "All picks in one frame, each strategy spread evenly over the queue."
     parts = [pick.with_columns(strategy=pl.lit(strategy)) for strategy, pick in picks.items()]

@@ -201,7 +201,7 @@ def remaining_errors(
         float(errors), float(low), float(high), left, found, reviewed, rate, before, make_findings([told])
     )
 
-
+# %% ../../nbs/20_labels/21_remaining.ipynb #9b31cbd4
 def _parted(rows):
     "With `above`: whether a strategy has been reviewed beyond this score, so that only skips are open there."
     targeted = rows.filter(pl.col("strategy") != "random")
