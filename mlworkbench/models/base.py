@@ -149,6 +149,7 @@ MODEL_KINDS: dict[str, type | str] = {
     "text_logistic_regression": "mlworkbench.models.text:TextLogisticRegression",
     "text_network": "mlworkbench.models.text_network:TextNetwork",
     "text_rules": "mlworkbench.models.text_rules:TextRules",
+    "sentence_logistic_regression": "mlworkbench.models.sentences:SentenceLogisticRegression",
 }
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'fit_probabilities', 'to_probabilities', 'best_f1_threshold', 'TextModel', 'place_parts', 'row_frame',
-           'TextLogisticRegression', 'read_arrays', 'fit_text_bundle']
+           'TextLogisticRegression', 'fit_class_weights', 'read_arrays', 'fit_text_bundle']
 
 # %% ../../nbs/40_models/12_text.ipynb #f125ac2b
 import warnings
@@ -258,26 +258,8 @@ class TextLogisticRegression(TextModel):
         terms = fit_terms(texts, self.pairs, self.pieces, self.min_rows, self.max_terms)
         matrix = terms.matrix(texts)
         truth = codes if codes.ndim == 2 else codes[:, None] == np.arange(size)
-        parts = [self._learn_class(matrix, truth[:, each]) for each in range(size)]
-        weights = np.stack([weight for weight, _ in parts], axis=1).astype(np.float32)
-        return {"terms": terms, "weights": weights, "intercept": np.array([each for _, each in parts])}
-
-    def _learn_class(self, matrix, hit):
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression as Fitter
-        from threadpoolctl import threadpool_limits
-
-        if hit.all() or not hit.any():  # a class that no row has, or all: its smoothed log-odds
-            return np.zeros(matrix.shape[1]), float(np.log((hit.sum() + 0.5) / ((~hit).sum() + 0.5)))
-        stretch = np.ones(matrix.shape[1]) if self.ratio is None else _log_ratio(matrix, hit, self.ratio)
-        fitter = Fitter(C=self.C, max_iter=200, class_weight="balanced")
-        with (
-            warnings.catch_warnings(),
-            threadpool_limits(1),
-        ):  # small vectors: threads only wait for each other
-            warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are near enough
-            fitter.fit(matrix.multiply(stretch).tocsr(), hit)
-        return fitter.coef_[0] * stretch, float(fitter.intercept_[0])
+        weights, intercept = fit_class_weights(matrix, truth, self.C, self.ratio)
+        return {"terms": terms, "weights": weights, "intercept": intercept}
 
     def _scores(self, learnt, texts):
         return learnt["terms"].matrix(texts) @ learnt["weights"].astype(np.float64) + learnt["intercept"]
@@ -307,6 +289,36 @@ class TextLogisticRegression(TextModel):
         self.learnt = arrays | {"terms": Terms(names, arrays.pop("rarity"), self.pairs, self.pieces)}
 
 # %% ../../nbs/40_models/12_text.ipynb #39a9914a
+def fit_class_weights(
+    matrix,  # (rows, terms) numbers, sparse or not
+    truth: np.ndarray,  # (rows, classes) booleans
+    C: float,  # inverse of the penalty's strength, as in scikit-learn
+    ratio: float | None = None,  # smoothing of the log-count ratios; None for none
+) -> tuple[np.ndarray, np.ndarray]:  # (terms, classes) float32 weights, (classes,) float64 intercepts
+    "A logistic regression for each class against the others, rare and frequent ones alike."
+    parts = [_fit_class(matrix, hit, C, ratio) for hit in truth.T]
+    weights = np.stack([weight for weight, _ in parts], axis=1).astype(np.float32)
+    return weights, np.array([intercept for _, intercept in parts])
+
+
+def _fit_class(matrix, hit, C, ratio):
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression as Fitter
+    from threadpoolctl import threadpool_limits
+
+    if hit.all() or not hit.any():  # a class that no row has, or all: its smoothed log-odds
+        return np.zeros(matrix.shape[1]), float(np.log((hit.sum() + 0.5) / ((~hit).sum() + 0.5)))
+    stretch = np.ones(matrix.shape[1])
+    if ratio is not None:
+        stretch = _log_ratio(matrix, hit, ratio)
+        matrix = matrix.multiply(stretch).tocsr()
+    fitter = Fitter(C=C, max_iter=200, class_weight="balanced")
+    with warnings.catch_warnings(), threadpool_limits(1):  # small vectors: threads only wait for each other
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are near enough
+        fitter.fit(matrix, hit)
+    return fitter.coef_[0] * stretch, float(fitter.intercept_[0])
+
+
 def _log_ratio(matrix, hit, smoothing):
     inside, outside = (matrix[rows].sum(axis=0) + smoothing for rows in (hit, ~hit))
     return np.log(inside / inside.sum()) - np.log(outside / outside.sum())

@@ -50,7 +50,7 @@ def text_bags(
 # %% ../../nbs/40_models/13_text_network.ipynb #a28db3de
 @dataclass
 class TextNetwork(TextModel):
-    "Hashed embeddings of words, pairs and pieces, averaged, and a linear layer; trained with AdamW."
+    "Hashed embeddings of words, pairs and pieces, averaged, and a linear layer; trained with Adam."
 
     kind = "text_network"
     packages = ("torch", "safetensors")
@@ -59,10 +59,10 @@ class TextNetwork(TextModel):
     pairs: bool = True  # neighbouring words as terms
     pieces: tuple[int, int] = (2, 5)  # lengths of pieces of words; (0, 0) for none
     learning_rate: float = 0.03  # falls to 0 in a line
-    epochs: int = 20  # at most
+    epochs: int = 10  # at most
     row_visits: int = 400_000  # rows times epochs, at most; at least one epoch
     max_chars: int = 20_000  # characters read of each text column
-    folds: int = 5  # for calibration
+    folds: int = 3  # for calibration
     seed: int = 0  # of weights, order and folds
     device: str = ""  # of training: cuda or cpu; a GPU where there is one if left out
 
@@ -133,7 +133,7 @@ def _train(model, bags, codes, size):
     rows = bags.shape[0]
     epochs = int(np.clip(model.row_visits // rows, 1, model.epochs))
     random = torch.Generator().manual_seed(model.seed)  # on the CPU whatever the device: the same start
-    embedding = nn.EmbeddingBag(model.buckets, model.width, mode="sum")
+    embedding = nn.EmbeddingBag(model.buckets, model.width, mode="sum", sparse=True)
     output = nn.Linear(model.width, size)
     with torch.no_grad():
         embedding.weight.normal_(0, 0.1, generator=random)
@@ -142,18 +142,22 @@ def _train(model, bags, codes, size):
     network = nn.ModuleList([embedding, output]).to(device)
     target = torch.from_numpy(codes.astype(np.float32 if codes.ndim == 2 else np.int64))
     loss_of = nn.BCEWithLogitsLoss() if codes.ndim == 2 else nn.CrossEntropyLoss()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, weight_decay=0.0)
+    optimizers = (  # a step moves the embeddings of its own terms only
+        torch.optim.SparseAdam(embedding.parameters(), lr=model.learning_rate),
+        torch.optim.Adam(output.parameters(), lr=model.learning_rate),
+    )
     batch = max(8, min(64, rows // 16), rows // 500)  # few rows take many steps, many rows not too many
     for epoch in range(epochs):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = model.learning_rate * (1 - epoch / epochs)
         for chosen in torch.randperm(rows, generator=random).split(batch):
             terms, starts, weights = _bag_tensors(bags[chosen.numpy()], device)
             scores = output(embedding(terms, starts, per_sample_weights=weights))
             loss = loss_of(scores, target[chosen].to(device))
-            optimizer.zero_grad()
+            network.zero_grad()
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
     found = [part.detach().cpu().numpy() for part in (embedding.weight, output.weight.T, output.bias)]
     return found[0].copy(), found[1], found[2].astype(np.float64)
 
