@@ -81,12 +81,15 @@ def annotate(studio, project, task, label, **more):
     return studio.request("POST", f"api/tasks/{task}/annotations/", body=body)
 
 
-def push_annotated(project, items, label="nlp"):
-    "Items, and an annotation of each made from a prediction in one call: all have the same time."
-    push(project, items, items.select("item", label=pl.lit(label), model_version=pl.lit("m")), progress=False)
-    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": "m"}
+def accept_all(project, version="m"):
+    "An annotation of each prediction by one call of the server: all have the same time."
+    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": version}
     action = {"id": "predictions_to_annotations", "project": project.id}
     project.studio.request("POST", "api/dm/actions", action, chosen)
+
+
+def predicted(items, label="nlp"):
+    return items.select("item", label=pl.lit(label), model_version=pl.lit("m"))
 
 
 def change(studio, project, annotation, label):
@@ -327,16 +330,8 @@ def test_two_annotators_edits_skips_drafts_and_deletions(studio, ben, project, h
 
 def test_a_pull_reads_what_has_changed_since(studio, project, history, monkeypatch):
     monkeypatch.setattr(pulling, "OVERLAP_S", -60.0)  # nothing else writes here
-    push(
-        project,
-        items_of(7),
-        items_of(7).select("item", label=pl.lit("nlp"), model_version=pl.lit("m")),
-        progress=False,
-    )
-    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": "m"}  # one time for all seven
-    studio.request(
-        "POST", "api/dm/actions", {"id": "predictions_to_annotations", "project": project.id}, chosen
-    )
+    push(project, items_of(7), predicted(items_of(7)), progress=False)
+    accept_all(project)
     assert pull(project, history, page=2, progress=False).events == 7
     assert pull(project, history, progress=False).tasks == 0
     annotate(studio, project, tasks(project)["i5"], "mlops")
@@ -406,9 +401,8 @@ def test_a_push_whose_connection_stays_away_says_how_far_it_got(project, monkeyp
 
 
 def test_a_pull_that_is_cut_goes_on_where_it_stopped(studio, project, history):
-    push(project, items_of(30), progress=False)
-    for task in tasks(project).values():
-        annotate(studio, project, task, "nlp")
+    push(project, items_of(30), predicted(items_of(30)), progress=False)
+    accept_all(project)
     broken = pytest.raises(StudioError, match=r"20 tasks were read, 20 events.*Running it again goes on")
     with Proxy(project.studio.url, after(PAGES, 2)) as proxy, through(proxy, project) as shaky, broken:
         pull(shaky, history, page=10, progress=False)
@@ -475,16 +469,8 @@ def test_a_push_that_is_killed_and_run_again_leaves_each_item_once(project, hist
 
 
 def test_a_pull_that_is_killed_and_run_again_brings_each_fact_once(studio, project, history, tmp_path):
-    push(
-        project,
-        items_of(50),
-        items_of(50).select("item", label=pl.lit("nlp"), model_version=pl.lit("m")),
-        progress=False,
-    )
-    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": "m"}
-    studio.request(
-        "POST", "api/dm/actions", {"id": "predictions_to_annotations", "project": project.id}, chosen
-    )
+    push(project, items_of(50), predicted(items_of(50)), progress=False)
+    accept_all(project)
     with killed_at(project, history, "pull(project, history, page=10)", PAGES, 4) as proxy:
         proxy.release.set()
     rest = pull(project, history, page=10, progress=False)
@@ -606,11 +592,7 @@ def test_ten_thousand_items_there_and_back(studio, project, history):
     assert (pushed.items, pushed.predictions, pushed.there) == (10_000, 10_000, 0)
     again = push(project, items, model, progress=False)
     assert (again.items, again.predictions, again.there) == (0, 0, 10_000)
-    chosen = {"selectedItems": {"all": True, "excluded": []}, "model_version": "m"}
-    studio.request(
-        "POST", "api/dm/actions", {"id": "predictions_to_annotations", "project": project.id}, chosen
-    )
+    accept_all(project)
     pulled = pull(project, history, progress=False)
     assert (pulled.tasks, pulled.events, pulled.findings.height) == (10_000, 10_000, 0)
     assert labels_now(history) == dict(model.select("item", "label").rows())
-    assert pull(project, history, full=True, progress=False).events == 0

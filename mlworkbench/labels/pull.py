@@ -222,7 +222,7 @@ def _named(project, labels):  # what was seen may have been called otherwise the
     return None if labels is None else sorted({project.taxonomy.resolve(label) or label for label in labels})
 
 # %% ../../nbs/20_labels/34_pull.ipynb #9e5aef94
-OVERLAP_S = 120.0
+OVERLAP_S = 60.0
 
 
 @dataclass(frozen=True)
