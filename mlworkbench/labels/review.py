@@ -211,10 +211,14 @@ class Review(Sitting):
         "Take the last decision back, or all of the last `accept_above`; the position to which this returns."
         if not self.undoable:
             raise DataError("nothing to undo", do="Only decisions of this sitting are taken back here")
-        for at, event, before in reversed(self.undoable[-1]):
-            self.history.undo(event, annotator=self.annotator)
+        batch = self.undoable[-1]
+        if len(batch) == 1:
+            self.history.undo(batch[0][1], annotator=self.annotator)
+        else:
+            items, events = [self.decided[at]["item"] for at, *_ in batch], [event for _, event, _ in batch]
+            self.history.append(make_events(items, (), self.annotator, action="undo", undoes=events))
+        for at, _, before in reversed(self.undoable.pop()):
             self._unsettle(at, before)
-        self.undoable.pop()
         self.pace.remove()
         self.position = at
         self._changed()

@@ -22,7 +22,7 @@ from ..report.look import asset
 from ..report.review_page import LIMIT, review_page
 
 # %% ../../nbs/80_widgets/01_label_review.ipynb #e0fb4fee
-AHEAD = 12  # items that come with the view; more are fetched while one decides
+AHEAD = 20  # items that come with the view; more are fetched while one decides
 DECISIONS = ("label", "skip", "comment", "undo")
 
 

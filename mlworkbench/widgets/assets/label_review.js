@@ -1,6 +1,6 @@
 // Labels are given here by key. The next items lie ready, so that a key shows the next one at once; the kernel confirms each decision,
 // and what it has not confirmed is shown and kept. `review.js` stands before this: it draws an item.
-const LATE_MS = 1500, AHEAD = 8, BATCH = 20
+const LATE_MS = 1500, AHEAD = 40, BATCH = 20 // items that should lie ready, and that are asked for at once
 const KEYS = [["Enter or a", "accept what the button says"], ["1 to 9", "give the label with this number"], ["k", "keep the given label"],
   ["s", "skip, for later"], ["u", "undo"], ["c", "comment"], ["m", "show more of a long text"], ["?", "this list"], ["Esc", "close, or leave to the notebook"]]
 const button = (key, text, run, facts = {}) => {
