@@ -1,11 +1,12 @@
 """Label issues beside cleanlab 2.9, the whole report beside its Datalab, neighbours of 50,000 embeddings, and the ranking.
 
-cleanlab's own find_label_issues runs in our environment: equal numbers are ordered by numpy's sort, which differs between versions.
-Datalab lies in an environment of its own, `.venv-peers-labels`, which is made when it is missing. Both sides are measured the
-same way: a process each that loads the same float64 arrays and does the work; told are the median wall time, and by how much the
-peak memory rose in the first call above what the loaded arrays and libraries took. Answers are compared before a line is printed.
+cleanlab's own find_label_issues runs in our environment: equal numbers are ordered by numpy's sort, which differs
+between versions. Datalab lies in an environment of its own, `.venv-peers-labels`, which is made when it is missing.
+Both sides are measured the same way: a process each that loads the same float64 arrays and does the work; told are
+the median wall time, and by how much the peak memory rose in the first call above what arrays and libraries took.
+Answers are compared before a line is printed.
 
-    python bench_issues.py [issues] [report] [neighbours] [ranking]
+    python bench_issues.py [issues] [report] [neighbours] [ranking] ["1M x 10"] ["50k x 1000"] ["100k x 50"]
 """
 
 import json
@@ -101,7 +102,7 @@ def make_embeddings(folder, rows=50_000, columns=384, seed=0):
 def measured(folder, what, who, repeats):
     python = PEERS / "bin" / "python" if who == "theirs" and what != "issues" else sys.executable
     command = [python, "-c", CHILD, folder, what, who, str(repeats)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -160,10 +161,12 @@ def main():
     if not PEERS.exists():
         subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
         subprocess.run([PEERS / "bin" / "pip", "install", "-q", *NEEDS], check=True)
-    chosen = sys.argv[1:] or ["issues", "report", "neighbours", "ranking"]
-    for name, (rows, size) in SIZES.items():
+    parts = ["issues", "report", "neighbours", "ranking"]
+    chosen = [part for part in sys.argv[1:] if part in parts] or parts
+    sizes = [name for name in SIZES if name in sys.argv[1:]] or list(SIZES)
+    for name in sizes:
         with tempfile.TemporaryDirectory() as place:
-            make(Path(place), rows, size)
+            make(Path(place), *SIZES[name])
             if "issues" in chosen:
                 beside(name, place, "issues", 5)
             if "report" in chosen:
