@@ -228,8 +228,9 @@ def _add_run(add):
     add_project(run)
     demo = command(add, demo_command, "demo", "Write a demo project and run it.", """
   mlworkbench demo flights
+  mlworkbench demo topics
   mlworkbench demo flights --dir /tmp/flights --force""")  # fmt: skip
-    demo.add_argument("name", nargs="?", default="flights", metavar="TEMPLATE", help="flights, if not given")
+    demo.add_argument("name", nargs="?", default="flights", metavar="TEMPLATE", help="flights, if not given, or topics")
     demo.add_argument("--dir", type=Path, metavar="DIR", help="where; demo/TEMPLATE, if not given")
     resume = command(add, resume_command, "resume", "Go on with a run, a sweep or a backfill that did not succeed.", """
   mlworkbench resume

@@ -23,7 +23,7 @@ def draw_items(
     | None = None,  # pairs (item, other) that must be on the same side, e.g. near-duplicates
 ) -> pl.Series:  # "item"
     "A random part of the items. Raises `DataError` for a size that is none."
-    if not 1 <= size:
+    if size < 1:
         raise DataError(f"a gold set of {size} items", "one or more")
     keyed = items.select("item", group=content_hash(items, text))
     for _ in range(3 if apart is not None else 0):  # groups of neighbours grow together

@@ -179,7 +179,8 @@ def _findings(path, items, votes, text, label, rejected):
     "What a person should know of the rows."
     if rejected.height:
         first = rejected.row(0, named=True)
-        message = f"{rejected.height:,} rows of {Path(path).name} do not fit, the first in line {first['line']}: {first['reason']}"
+        where = f"the first in line {first['line']}: {first['reason']}"
+        message = f"{rejected.height:,} rows of {Path(path).name} do not fit, {where}"
         yield finding("rejected_rows", Path(path).name, "warn", message, rejected.height, 0)
     if missing := items.height - items.join(votes, on="item", how="semi").height:
         yield finding(
@@ -286,9 +287,14 @@ def label_events(
     )
     given = {"time": joined["time"]} if "time" in joined.columns else {}
     events = make_events(
-        joined["item"], joined["labels"], joined["annotator"], source.to_series(), content=joined["content"], origin=origin,
+        joined["item"],
+        joined["labels"],
+        joined["annotator"],
+        source.to_series(),
+        content=joined["content"],
+        origin=origin,
         **given,
-    )  # fmt: skip
+    )
     return events, merge_findings(found, make_findings(more * bool(strange.height)))
 
 # %% ../../nbs/20_labels/50_imports.ipynb #53bdb731
@@ -327,9 +333,18 @@ def text_findings(
         ("duplicate_conflict", "warn", split, "texts that are there more than once have different labels"),
     ]
     found = [
-        finding(name, ", ".join(text), level, f"{rows.height:,} {said}", rows.height, 0, items=rows["item"].head(5).to_list())
-        for name, level, rows, said in tests if rows.height
-    ]  # fmt: skip
+        finding(
+            name,
+            ", ".join(text),
+            level,
+            f"{rows.height:,} {said}",
+            rows.height,
+            0,
+            items=rows["item"].head(5).to_list(),
+        )
+        for name, level, rows, said in tests
+        if rows.height
+    ]
     for name, count in counts.iter_rows():
         found.append(
             finding(

@@ -51,10 +51,20 @@ def label_counts_figure(
             [sum(column.get(x, 0) for x in rest)] if rest else []
         )
         traces.append(
-            {"type": "bar", "orientation": "h", "name": name, "x": values, "y": names, "showlegend": bool(name),
-             "marker": {"color": PALETTE[number % len(PALETTE)], "pattern": {"shape": ("", "/", ".", "x")[number % 4]}},
-             "hovertemplate": "%{y}: %{x:,}<extra>" + name + "</extra>"}
-        )  # fmt: skip
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "x": values,
+                "y": names,
+                "showlegend": bool(name),
+                "marker": {
+                    "color": PALETTE[number % len(PALETTE)],
+                    "pattern": {"shape": ("", "/", ".", "x")[number % 4]},
+                },
+                "hovertemplate": "%{y}: %{x:,}<extra>" + name + "</extra>",
+            }
+        )
     said = "; ".join(
         f"{name or 'items'}: {', '.join(f'{x} {c.get(x, 0):,}' for x in shown[:4])}"
         for name, c in counts.items()
@@ -95,9 +105,15 @@ def interval_figure(
             "array": [b for _, b in known],
         }
     form = ".1%" if share else ".3f"
-    trace = {"type": "scatter", "mode": "markers", "x": values, "y": [_short(one) for one in names],
-             "marker": {"size": 10, "color": PALETTE[0]}, "hovertemplate": "%{y}: %{x:" + form + "}<extra></extra>",
-             "error_x": (error or {"visible": False}) | {"thickness": 1.6, "width": 5}}  # fmt: skip
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": values,
+        "y": [_short(one) for one in names],
+        "marker": {"size": 10, "color": PALETTE[0]},
+        "hovertemplate": "%{y}: %{x:" + form + "}<extra></extra>",
+        "error_x": (error or {"visible": False}) | {"thickness": 1.6, "width": 5},
+    }
     said = [
         f"{one} {number:{form}}" if number is not None else f"{one} unknown"
         for one, number in zip(names, values, strict=True)
@@ -131,14 +147,36 @@ def confusion_matrix_figure(
     off = [[None if i == j else share[i][j] for j in places] for i in places]
     large = len(labels) > 12
     text = [[_cell(counts[i][j], share[i][j], large) for j in places] for i in places]
-    trace = {"type": "heatmap", "z": off, "text": text, "texttemplate": "%{text}", "x": names, "y": names, "zmin": 0,
-             "zmax": max([cell for row in off for cell in row if cell is not None] + [0.05]), "showscale": False,
-             "hoverongaps": False, "hovertemplate": f"{rows} %{{y}}, {columns} %{{x}}: %{{text}}<extra></extra>"}  # fmt: skip
+    trace = {
+        "type": "heatmap",
+        "z": off,
+        "text": text,
+        "texttemplate": "%{text}",
+        "x": names,
+        "y": names,
+        "zmin": 0,
+        "zmax": max([cell for row in off for cell in row if cell is not None] + [0.05]),
+        "showscale": False,
+        "hoverongaps": False,
+        "hovertemplate": f"{rows} %{{y}}, {columns} %{{x}}: %{{text}}<extra></extra>",
+    }
     right = [{"x": names[i], "y": names[i], "text": text[i][i], "showarrow": False} for i in places]
     worst = sorted(((counts[i][j], i, j) for i in places for j in places if i != j), reverse=True)[:3]
     said = [f"{labels[i]} {rows}, {columns} {labels[j]}: {n:,.0f} {unit}" for n, i, j in worst if n]
-    axes = {"xaxis": {"side": "top", "showgrid": False, "title": {"text": columns.capitalize()}, "type": "category"},
-            "yaxis": {"autorange": "reversed", "showgrid": False, "title": {"text": rows.capitalize()}, "type": "category"}}  # fmt: skip
+    axes = {
+        "xaxis": {
+            "side": "top",
+            "showgrid": False,
+            "title": {"text": columns.capitalize()},
+            "type": "category",
+        },
+        "yaxis": {
+            "autorange": "reversed",
+            "showgrid": False,
+            "title": {"text": rows.capitalize()},
+            "type": "category",
+        },
+    }
     alt = f"{title}. Most often: {'; '.join(said) or 'no mistake'}."
     height, margin = max(190 + (24 if large else 52) * len(labels), 300), {"t": 130, "b": 16}
     return style_figure([trace], title, alt, height=height, annotations=right, margin=margin, **axes)
@@ -162,15 +200,34 @@ def before_after_figure(
     names, first, second = _lists(frame, name, before, after)
     shown = [_short(one) for one in names]
     ways = [(n, a, b) for n, a, b in zip(shown, first, second, strict=True) if None not in (a, b)]
-    lines = {"type": "scatter", "mode": "lines", "x": [v for _, a, b in ways for v in (a, b, None)], "hoverinfo": "skip",
-             "y": [v for n, *_ in ways for v in (n, n, None)], "showlegend": False, "line": {"color": "#8d8a96", "width": 2}}  # fmt: skip
+    lines = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [v for _, a, b in ways for v in (a, b, None)],
+        "hoverinfo": "skip",
+        "y": [v for n, *_ in ways for v in (n, n, None)],
+        "showlegend": False,
+        "line": {"color": "#8d8a96", "width": 2},
+    }
     traces = [lines]
     for number, (column, values) in enumerate(((before, first), (after, second))):
         traces.append(
-            {"type": "scatter", "mode": "markers", "name": column.replace("_", " "), "x": values, "y": shown,
-             "marker": {"size": 11, "symbol": ("circle-open", "circle")[number], "color": PALETTE[number], "line": {"width": 2}},
-             "error_x": _ends(frame, column, values), "hovertemplate": "%{y}: %{x:.3f}<extra>" + column + "</extra>"}
-        )  # fmt: skip
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": column.replace("_", " "),
+                "x": values,
+                "y": shown,
+                "marker": {
+                    "size": 11,
+                    "symbol": ("circle-open", "circle")[number],
+                    "color": PALETTE[number],
+                    "line": {"width": 2},
+                },
+                "error_x": _ends(frame, column, values),
+                "hovertemplate": "%{y}: %{x:.3f}<extra>" + column + "</extra>",
+            }
+        )
     said = [f"{n} from {a:.3f} to {b:.3f}" for n, a, b in ways]
     height = 140 + 40 * max(len(names), 1)
     return style_figure(traces, title, f"{title}. {'; '.join(said[:10])}.", x, height=height, yaxis=_DOWN)
@@ -184,9 +241,12 @@ def _ends(frame, column, values):
         (None, None) if None in row else (row[0] - row[1], row[2] - row[0])
         for row in zip(values, low, high, strict=True)
     ]
-    return {"type": "data", "symmetric": False, "arrayminus": [a for a, _ in pairs], "array": [b for _, b in pairs]} | {
-        "thickness": 1.2, "width": 4
-    }  # fmt: skip
+    return {
+        "type": "data",
+        "symmetric": False,
+        "arrayminus": [a for a, _ in pairs],
+        "array": [b for _, b in pairs],
+    } | {"thickness": 1.2, "width": 4}
 
 # %% ../../nbs/70_report/30_label_figures.ipynb #8b9b6d9e
 def score_figure(
@@ -204,10 +264,16 @@ def score_figure(
         count = dict(place.value_counts().rows())
         pattern = {"shape": ("", "/", ".", "x")[number % 4]}
         traces.append(
-            {"type": "bar", "name": name, "x": [(at + 0.5) / bins for at in range(bins)], "width": 1 / bins,
-             "y": [count.get(at, 0) for at in range(bins)], "marker": {"color": PALETTE[number % len(PALETTE)], "pattern": pattern},
-             "hovertemplate": "%{x:.2f}: %{y:,}<extra>" + name + "</extra>"}
-        )  # fmt: skip
+            {
+                "type": "bar",
+                "name": name,
+                "x": [(at + 0.5) / bins for at in range(bins)],
+                "width": 1 / bins,
+                "y": [count.get(at, 0) for at in range(bins)],
+                "marker": {"color": PALETTE[number % len(PALETTE)], "pattern": pattern},
+                "hovertemplate": "%{x:.2f}: %{y:,}<extra>" + name + "</extra>",
+            }
+        )
         said.append(f"{name}: {len(values):,}, median {values.median() or 0:.2f}")
     alt = f"{title}. {'; '.join(said)}."
     figure = style_figure(
