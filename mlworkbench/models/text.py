@@ -41,8 +41,12 @@ def fit_probabilities(
         )
     before = [softmax(part) for part, _ in parts]
     after = [crossed_calibration(part, hit, fold) for part, hit in parts]
-    hits = [hit for _, hit in parts]
-    found = {"method": method, "rows": len(scores), "fitted": [fit_calibration(*part) for part in parts]}
+    hits, fitted = [hit for _, hit in parts], [fit_calibration(*part) for part in parts]
+    for each, hit in enumerate(hits):
+        if _log_loss(after[each], hit) >= _log_loss(before[each], hit):  # nothing to repair
+            fitted[each] = {"temperature": 1.0, "bias": [0.0] * before[each].shape[1]}
+            after[each] = before[each]
+    found = {"method": method, "rows": len(scores), "fitted": fitted}
     for name, measure in (("expected_calibration_error", _calibration_gap), ("log_loss", _log_loss)):
         for when, what in (("before", before), ("after", after)):
             found[f"{name}_{when}"] = float(
