@@ -240,7 +240,7 @@ class Rules:
             text = _plain(pl.col(column).cast(pl.String))
             found = text.str.extract_many(table["found"].unique().to_list(), overlapping=True)
             hits = (
-                rows.lazy().select(found=found).with_row_index("row").explode("found").drop_nulls().unique()
+                rows.lazy().select(found=found).with_row_index("row").explode("found").drop_nulls()
             )
             hits = hits.join(table.lazy(), on="found").select("row", "rule").collect()
             fired[hits["row"].to_numpy(), hits["rule"].to_numpy()] = True
