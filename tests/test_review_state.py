@@ -48,15 +48,13 @@ def items_and_queue(count=200, queue="night"):
 
 
 def test_no_decision_that_was_confirmed_is_lost_with_its_process(tmp_path):
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    for line in writer.stdout:
-        if int(line) == 25:
-            break
-    writer.kill()
-    told = [line for line in writer.stdout.read().splitlines() if line.isdigit()]
-    writer.wait()
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        for line in writer.stdout:
+            if int(line) == 25:
+                break
+        writer.kill()
+        told = [line for line in writer.stdout.read().splitlines() if line.isdigit()]
     kept = History(Store(tmp_path)).events().collect()
     assert kept.height >= int(told[-1] if told else 25) and kept["item"].is_unique().all()
 
@@ -149,10 +147,11 @@ def test_the_page_of_a_run_lets_one_click_through_the_queue(tmp_path, visit, axe
     for key in "jjk":
         tab.keyboard.press(key)
     assert frame.locator(".mlw-words").inner_text() == "بحث دلالي"
-    frame.get_by_label("All findings").select_option("outlier") if frame.get_by_label(
-        "All findings"
-    ).count() else None
-    frame.get_by_label("All strategies").select_option("random")
+    frame.get_by_label("All findings").select_option("outlier")
+    frame.locator(".mlw-note", has_text="Unlike all others").wait_for()
+    frame.get_by_text("1 of 300", exact=True).wait_for()
+    frame.get_by_label("All findings").select_option("")
+    frame.get_by_label("All strategies").select_option("Random")
     frame.get_by_text("1 of 300", exact=True).wait_for()
     frame.get_by_label("All strategies").select_option("")
     frame.get_by_label("All states").select_option("decided")

@@ -8,8 +8,10 @@ __all__ = ['PAGE', 'PAGE_BYTES', 'check_labels_given', 'Tally', 'Sitting', 'Revi
 
 # %% ../../nbs/20_labels/40_review.ipynb #bd9fd834
 import json
+import threading
 import time
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import chain
 
 import polars as pl
@@ -64,6 +66,15 @@ class Tally:
                     self.same[name][1] += by
 
 # %% ../../nbs/20_labels/40_review.ipynb #d0fd75a1
+def _alone(method):  # a view's messages may come on another thread than the cells
+    @wraps(method)
+    def run(self, *given, **named):
+        with self.lock:
+            return method(self, *given, **named)
+
+    return run
+
+
 class Sitting:
     "A queue on its way through the hands of one person; each decision is in the history before the next item comes."
 
@@ -87,6 +98,7 @@ class Sitting:
         )  # position to decision; lists of (position, event, what stood before)
         self.tally, self.pace, self.watchers, self.told = Tally(), Pace(), [], []
         self.version = 0  # of the contents
+        self.lock = threading.RLock()
         before = decided_before(history.events().lazy(), self.name, annotator)
         for row in before.iter_rows(named=True):
             if (at := self.items.positions.get(row["item"])) is not None:
@@ -100,6 +112,7 @@ class Sitting:
             raise DataError("the queue is done", do="undo() takes back, revisit() shows the skipped items")
         return self.position if item is None else self.items.find(item)
 
+    @_alone
     def _decide(self, action, labels, item, content, reason=""):
         at = self._here(item)
         row = self.items.row(at)
@@ -163,6 +176,7 @@ class Review(Sitting):
         "The current item as plain data; None where the queue is done."
         return None if self.position is None else self.items.data(self.position)
 
+    @_alone
     def page(self, start: int = 0, count: int = 20) -> list[dict]:
         "The next items that wait, from a position on; not more than `PAGE` items and about `PAGE_BYTES`."
         page, at, size = [], self._next(start - 1, around=False), 0
@@ -176,6 +190,7 @@ class Review(Sitting):
         "Whether an item waits after this position."
         return self._next(position, around=False) is not None
 
+    @_alone
     def accept(self, item=None, content=None):
         "Take the suggestion, or the given label where there is none; the event's id."
         row = self.items.row(self._here(item))
@@ -184,6 +199,7 @@ class Review(Sitting):
             raise DataError(f"nothing is suggested for item '{row['item']}'", do="Give it a label or skip it")
         return self._decide("label", check_labels_given(self.taxonomy, labels), item, content)
 
+    @_alone
     def keep(self, item=None, content=None):
         "Take the given label; the event's id."
         row = self.items.row(self._here(item))
@@ -199,6 +215,7 @@ class Review(Sitting):
         "Leave an item for later; the event's id."
         return self._decide("skip", [], item, content)
 
+    @_alone
     def comment(self, text, item=None):
         "Say something about an item; the event's id."
         row = self.items.row(self._here(item))
@@ -207,6 +224,7 @@ class Review(Sitting):
         self._changed()
         return event
 
+    @_alone
     def undo(self):
         "Take the last decision back, or all of the last `accept_above`; the position to which this returns."
         if not self.undoable:
@@ -224,6 +242,7 @@ class Review(Sitting):
         self._changed()
         return at
 
+    @_alone
     def revisit(self):
         "Go through the skipped items; how many there are."
         skipped = [at for at, one in self.decided.items() if one["action"] == "skip"]
@@ -233,10 +252,12 @@ class Review(Sitting):
         self._changed()
         return len(skipped)
 
+    @_alone
     def accept_above(self, limit=0.99, model="model", kept=("random", "gold")) -> pl.DataFrame:
         "Accept suggestions of at least this probability as the model's, and say how many; see `accept_many`."
         return accept_many(self, limit, model, kept)
 
+    @_alone
     def refresh(self, items=None) -> pl.DataFrame:
         "Look at the items again, e.g. after an ingest; findings of what changed and what is gone."
         return refreshed(self, items)

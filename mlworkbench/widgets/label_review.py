@@ -82,7 +82,7 @@ class LabelReview:
         "Answer the view; `ok` says whether it was done, `error` why not."
         reply = {"re": message.get("id"), "ok": True}
         try:
-            return reply | (_answer(self, message) or {})
+            return reply | _answer(self, message)
         except WorkbenchError as error:
             return reply | {"ok": False, "error": str(error)}
         except Exception as error:  # a full disk, a server that is down: the view shows it
@@ -133,11 +133,10 @@ def _answer(shown, message):
         return {"text": _said(review.write_back())}
     if do == "comment":
         return {"event": review.comment(str(message["text"]), item)}
-    if do == "undo":
-        return {"position": _undo(review, item)}
     if do not in DECISIONS:
         raise DataError(f"a message {do!r}", ", ".join(DECISIONS))
-    return {"event": _decide(review, message)}
+    with review.lock:
+        return {"position": _undo(review, item)} if do == "undo" else {"event": _decide(review, message)}
 
 
 def _decide(review, message):

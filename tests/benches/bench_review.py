@@ -31,12 +31,14 @@ from mlworkbench.widgets.label_review import LabelReview
 count = 100_000
 items = [f"i{n}" for n in range(count)]
 text = "A service that finds pictures in a library of two million and answers in 20 ms on one core. " * 12
-frame = pl.DataFrame({"item": items, "title": [f"Fast image search number {n}" for n in range(count)]}).with_columns(text=pl.lit(text))
-queue = pl.DataFrame({"item": items}).with_columns(suggested=pl.lit("cv"), probability=pl.lit(0.9), queue=pl.lit("big"))
+titles = [f"Fast image search number {n}" for n in range(count)]
+frame = pl.DataFrame({"item": items, "title": titles}).with_columns(text=pl.lit(text))
+queue = frame.select("item", suggested=pl.lit("cv"), probability=pl.lit(0.9), queue=pl.lit("big"))
 history = History(Store("store"))
 history.append(make_events(items, "nlp", "raw", source="import"))
 start = time.perf_counter()
-w = LabelReview(Review(frame, queue, Taxonomy([Label("nlp"), Label("cv"), Label("mlops"), Label("other")]), history, annotator="me"))
+taxonomy = Taxonomy([Label("nlp"), Label("cv"), Label("mlops"), Label("other")])
+w = LabelReview(Review(frame, queue, taxonomy, history, annotator="me"))
 w.review.took = time.perf_counter() - start
 times, answer = [], w.answer
 def timed(message):
@@ -47,15 +49,20 @@ def timed(message):
 w.answer = timed
 w
 """
-ASK = "print('answer', w.review.took, len(times), sorted(times)[len(times) // 2], max(times), history.events().collect().height)"
+ASK = """
+times.sort()
+print("answer", w.review.took, len(times), times[len(times) // 2], times[-1], history.events().collect().height)
+"""
 WATCH = """() => {
   window.paints = []; window.work = []
-  new PerformanceObserver(list => { for (const one of list.getEntries()) if (one.name === "keydown") paints.push(one.duration) })
+  const painted = one => { if (one.name === "keydown") paints.push(one.duration) }
+  new PerformanceObserver(list => list.getEntries().forEach(painted))
     .observe({ type: "event", durationThreshold: 16, buffered: false })
   const words = () => document.querySelector(".mlw-review .mlw-words").textContent
   document.addEventListener("keydown", () => { window.began = performance.now(); window.before = words() }, true)
-  new MutationObserver(() => { if (words() !== window.before) { work.push(performance.now() - window.began); window.before = words() } })
-    .observe(document.querySelector(".mlw-review .mlw-item"), { childList: true })
+  new MutationObserver(() => {
+    if (words() !== window.before) { work.push(performance.now() - window.began); window.before = words() }
+  }).observe(document.querySelector(".mlw-review .mlw-item"), { childList: true })
 }"""
 
 

@@ -5,7 +5,7 @@ function browse(root, data) {
   const options = (name, title, values) => {
     const select = selects[name] = make("select", { "aria-label": title }, make("option", { value: "" }, title), ...values.map(value => make("option", { value }, value)))
     select.addEventListener("change", filter)
-    return values.length > 1 ? select : null
+    return values.length > (name === "finding" ? 0 : 1) ? select : null
   }
   const distinct = of => [...new Set(all.flatMap(of).filter(Boolean))]
   const state = item => item.decided ? item.decided.source === "model" ? "accepted for the model" : item.decided.action === "skip" ? "skipped" : "decided" : "waiting"
