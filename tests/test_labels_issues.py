@@ -188,22 +188,20 @@ def precision(frame, rows):
     return np.isin(frame["row"].to_numpy()[: len(rows)], rows).mean()
 
 
-def test_flipped_digits_are_found_better_than_by_one_cross_validation():
+def test_flipped_digits_are_found_better_by_two_views_than_by_one():
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
 
     pixels, truth = load_digits(return_X_y=True)
-    pixels, truth = pixels[:800] / 16, truth[:800]
+    pixels, truth = pixels[:600] / 16, truth[:600]
     labels, rows = flipped(truth, 10, seed=11)
-    views = [
-        estimator_view(model, pixels, labels) for model in (LogisticRegression(), KNeighborsClassifier())
-    ]
+    halves = pixels[:, :32], pixels[:, 32:]  # the upper and the lower half of the pictures
+    views = [estimator_view(LogisticRegression(), half, labels) for half in halves]
     plain = cross_validate(views[0], len(labels), labels)
     refined = refine_probabilities(views, labels, rounds=1, repeats=1)
     by_one = precision(find_label_issues(labels, plain, every_row=True), rows)
     by_both = precision(find_label_issues(labels, refined, rank_by="posterior", every_row=True), rows)
-    assert by_both > by_one and by_both >= 0.95
+    assert by_both > by_one + 0.05 and by_both >= 0.85
 
 
 @pytest.mark.skipif(not TOPICS.exists(), reason="the data set lies beside the repository")
