@@ -14,6 +14,7 @@ import polars as pl
 
 from ..core.errors import ConfigError, DataError, nearest
 from ..core.findings import finding, make_findings, merge_findings
+from .taxonomy import sort_labels
 
 # %% ../../nbs/20_labels/03_agreement.ipynb #981bd124
 def clean_votes(
@@ -29,7 +30,7 @@ def clean_votes(
             raise DataError(got, "item, annotator, label", do, column=column)
     label = pl.col(name).alias("label")
     if isinstance(schema[name], pl.List):
-        label = label.cast(pl.List(pl.String)).list.drop_nulls().list.unique().list.sort()
+        label = label.cast(pl.List(pl.String)).list.drop_nulls().map_batches(sort_labels)
     elif not schema[name].is_numeric():
         label = label.cast(pl.String)
     texts = pl.col("item", "annotator").cast(pl.String)

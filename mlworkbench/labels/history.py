@@ -178,7 +178,8 @@ class EventTable:
         return make_findings([finding("journal", self.name, "info", text, moved)] * bool(moved) + findings)
 
     def _all(self):
-        return pl.concat([self._kept(), self._waiting()[0].lazy()])
+        waiting = self._waiting()[0]  # first: what moves in between is there twice, and not missing
+        return pl.concat([self._kept(), waiting.lazy()])
 
     def _kept(self):  # the table as this notebook sees it
         if self._step is not None:
