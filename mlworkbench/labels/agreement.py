@@ -251,6 +251,8 @@ class _Coincidences:  # of one group: what each pattern adds to the sums that a 
 
 
 def _estimate(cells, times, level, metric, measure, resamples, rng):  # -> value, low, high
+    if cells.is_empty():
+        return None, None, None
     group = _Coincidences(cells, times, level, metric, measure)
     value = float(group.coefficient(times[None].astype(float))[0])
     if np.isnan(value):
@@ -308,13 +310,7 @@ def agreement(
     clean = clean_votes(votes)
     coded, order = code_votes(clean, labels)
     level = level or ("masi" if isinstance(clean.schema["label"], pl.List) else "nominal")
-    for name, value, accepted in (
-        ("by", by, SCOPES),
-        ("measure", measure, MEASURES),
-        ("level", level, LEVELS),
-    ):
-        _check(name, value, accepted)
-    _check_level(level, clean.schema["label"], labels)
+    _check_settings(by, measure, level, clean.schema["label"], labels)
     if by == "label" or (measure == "percent" and level != "masi"):
         level = "nominal"
     metric = _metric(level, [False, True] if by == "label" else order)
@@ -324,21 +320,19 @@ def agreement(
         why = f"Cohen's kappa compares two annotators, there are {annotators}: take by='pair'"
         return pl.DataFrame([{**base, "subject": "", "reason": why}], schema=AGREEMENT_SCHEMA)
     for (subject, other), cells, times in _groups(by, measure, coded, order):
-        found = _weighted(cells, measure, by)
-        row = {**base, "subject": subject, "other": other, "items": int(times.sum())}
-        value, low, high = (None,) * 3
-        if cells.height:
-            value, low, high = _estimate(found, times, level, metric, measure, resamples, rng)
+        found, items = _weighted(cells, measure, by), int(times.sum())
+        value, low, high = _estimate(found, times, level, metric, measure, resamples, rng)
         used = found["row"].unique().to_list()
-        why = None if value is not None else _reason(by, subject, row["items"], annotators, used)
-        sizes = cells.unique("pattern").sort("pattern")["m"].to_numpy()
-        rows.append(
-            {**row, "value": value, "low": low, "high": high, "votes": int(times @ sizes), "reason": why}
-        )
-    return pl.DataFrame(rows, schema=AGREEMENT_SCHEMA)
+        why = None if value is not None else _reason(by, subject, items, annotators, used)
+        size = int(times @ cells.unique("pattern").sort("pattern")["m"].to_numpy())
+        rows.append((by, subject, other, measure, value, low, high, items, size, why))
+    return pl.DataFrame(rows, schema=AGREEMENT_SCHEMA, orient="row")
 
 
-def _check_level(level, dtype, labels):
+def _check_settings(by, measure, level, dtype, labels):
+    _check("by", by, SCOPES)
+    _check("measure", measure, MEASURES)
+    _check("level", level, LEVELS)
     if level == "masi" and not isinstance(dtype, pl.List):
         raise ConfigError("level 'masi' without lists of labels", "a column `labels` of lists")
     if level == "interval" and not dtype.is_numeric():

@@ -163,8 +163,8 @@ class Rules:
         frame: pl.DataFrame | pl.LazyFrame,  # rows with the columns that the rules read
         batch: int = 100_000,  # rows at a time
     ) -> np.ndarray:  # (rows, rules) int16: codes of `classes`, -1 where a rule abstains
-        "The votes of all rules. `DataError` for a missing column, and for a function that fails, with its row."
-        self._check_columns(frame.collect_schema())
+        "The votes of all rules. `DataError` for a missing column, or naming the row where a function fails."
+        _check_columns(self.rules, frame.collect_schema())
         lazy = isinstance(frame, pl.LazyFrame)
         batches = (
             frame.collect_batches(chunk_size=batch, maintain_order=True) if lazy else frame.iter_slices(batch)
@@ -196,21 +196,8 @@ class Rules:
         "Write the rules as TOML. Raises `ConfigError` for a rule that is Python."
         write_atomic(Path(path), "\n".join(_toml(one) for one in self.rules))
 
-    def _check_columns(self, schema):
-        for one in self.rules:
-            for column in one.columns:
-                if column not in schema:
-                    got, do = (
-                        f"rule '{one.name}' reads column '{column}', which is not there",
-                        nearest(column, schema),
-                    )
-                    raise DataError(got, ", ".join(schema), do, rule=one.name, column=column)
-                if (one.words or one.pattern) and schema[column] not in (pl.String, pl.Null):
-                    got = f"rule '{one.name}' reads column '{column}', which is {schema[column]}"
-                    raise DataError(got, "text", "Cast it", rule=one.name, column=column)
-
     def _apply(self, rows, start):
-        fired = self._fired_by_words(rows)
+        fired = _fired_by_words(self.rules, rows)
         expressions = {
             place: _expression(one) for place, one in enumerate(self.rules) if one.function is None
         }
@@ -228,23 +215,6 @@ class Rules:
                 values = rows.select(one.columns or pl.all()).iter_rows(named=True)
                 votes[:, place] = [self._call(one, row, start + number) for number, row in enumerate(values)]
         return votes
-
-    def _fired_by_words(self, rows):
-        fired, wanted = np.zeros((rows.height, len(self.rules)), bool), {}
-        for place, one in enumerate(self.rules):
-            plain = [word for word in one.words if _is_plain(word)]
-            for column in one.columns if plain else ():
-                wanted.setdefault(column, []).extend((needle, place) for needle in _needles(plain))
-        for column, needles in wanted.items():
-            table = pl.DataFrame(needles, schema={"found": pl.String, "rule": pl.Int64}, orient="row")
-            text = _plain(pl.col(column).cast(pl.String))
-            found = text.str.extract_many(table["found"].unique().to_list(), overlapping=True)
-            hits = (
-                rows.lazy().select(found=found).with_row_index("row").explode("found").drop_nulls()
-            )
-            hits = hits.join(table.lazy(), on="found").select("row", "rule").collect()
-            fired[hits["row"].to_numpy(), hits["rule"].to_numpy()] = True
-        return fired
 
     def _call(self, one, row, number):
         try:
@@ -266,6 +236,36 @@ class Rules:
             )
             raise error(got, ", ".join(self.classes), do, rule=one.name, **facts)
         return self.classes.index(label)
+
+# %% ../../nbs/20_labels/05_rules.ipynb #d48a2288
+def _check_columns(rules, schema):
+    for one in rules:
+        for column in one.columns:
+            if column not in schema:
+                got, do = (
+                    f"rule '{one.name}' reads column '{column}', which is not there",
+                    nearest(column, schema),
+                )
+                raise DataError(got, ", ".join(schema), do, rule=one.name, column=column)
+            if (one.words or one.pattern) and schema[column] not in (pl.String, pl.Null):
+                got = f"rule '{one.name}' reads column '{column}', which is {schema[column]}"
+                raise DataError(got, "text", "Cast it", rule=one.name, column=column)
+
+
+def _fired_by_words(rules, rows):  # -> (rows, rules), true where a plain word occurs
+    fired, wanted = np.zeros((rows.height, len(rules)), bool), {}
+    for place, one in enumerate(rules):
+        plain = [word for word in one.words if _is_plain(word)]
+        for column in one.columns if plain else ():
+            wanted.setdefault(column, []).extend((needle, place) for needle in _needles(plain))
+    for column, needles in wanted.items():
+        table = pl.DataFrame(needles, schema={"found": pl.String, "rule": pl.Int64}, orient="row")
+        text = _plain(pl.col(column).cast(pl.String))
+        found = text.str.extract_many(table["found"].unique().to_list(), overlapping=True)
+        hits = rows.lazy().select(found=found).with_row_index("row").explode("found").drop_nulls()
+        hits = hits.join(table.lazy(), on="found").select("row", "rule").collect()
+        fired[hits["row"].to_numpy(), hits["rule"].to_numpy()] = True
+    return fired
 
 
 def _expression(one):  # true where a rule fires, beside its plain words
