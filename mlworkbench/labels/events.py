@@ -8,6 +8,7 @@ __all__ = ['ACTIONS', 'SOURCES', 'EVENTS', 'content_hash', 'require_columns', 'm
 
 # %% ../../nbs/20_labels/01_events.ipynb #57cd6876
 import secrets
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -90,7 +91,8 @@ def make_events(
     event=None,  # the ids; made where None
 ) -> pl.DataFrame:  # `EVENTS`
     "Events from columns. Raises `DataError` naming the column that does not fit."
-    items = pl.Series([items] if isinstance(items, str) else items, dtype=pl.String)
+    with _fitting("item", "text"):
+        items = pl.Series([items] if isinstance(items, str) else items, dtype=pl.String)
     given = {"action": action, "annotator": annotator, "source": source, "confidence": confidence}
     given |= {"reason": reason, "queue": queue, "content": content, "undoes": undoes, "origin": origin}
     frame = pl.DataFrame({"item": items, "labels": _label_lists(labels, len(items))})
@@ -102,13 +104,24 @@ def make_events(
     return check_events(frame.select(EVENTS.names()))
 
 # %% ../../nbs/20_labels/01_events.ipynb #5ef3613e
+@contextmanager
+def _fitting(name, accepted):
+    try:
+        yield
+    except (TypeError, UnicodeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"'{name}': {str(error).splitlines()[0]}", accepted, column=name) from error
+
+
 def _column(name, value, count):
     dtype = pl.String if EVENTS[name] == pl.Enum else EVENTS[name]
-    if not isinstance(value, pl.Series | list | tuple | np.ndarray):
-        return pl.repeat(value, count, dtype=dtype, eager=True).alias(name)
-    if len(value) != count:
-        raise DataError(f"'{name}' has {len(value):,} values for {count:,} items", "one for all, or one each")
-    return pl.Series(name, value).cast(dtype)
+    if isinstance(value, str):  # half a character, which UTF-8 has no bytes for, must not cost a decision
+        value = value.encode("utf-8", "replace").decode()
+    with _fitting(name, "numbers from 0 to 1" if dtype == pl.Float64 else "text"):
+        if not isinstance(value, pl.Series | list | tuple | np.ndarray):
+            return pl.repeat(value, count, dtype=dtype, eager=True).alias(name)
+        if len(value) == count:
+            return pl.Series(name, value).cast(dtype)
+    raise DataError(f"'{name}' has {len(value):,} values for {count:,} items", "one for all, or one each")
 
 
 def _label_lists(labels, count):
@@ -120,9 +133,10 @@ def _label_lists(labels, count):
         raise DataError(
             f"'labels' has {len(labels):,} values for {count:,} items", "one for all, or one each"
         )
-    series = labels if isinstance(labels, pl.Series) else pl.Series("labels", labels, strict=False)
-    one = not isinstance(series.dtype, pl.List)
-    words = series.cast(pl.String) if one else series.cast(pl.List(pl.String))
+    with _fitting("labels", "text, or a list of text, for each item"):
+        series = labels if isinstance(labels, pl.Series) else pl.Series("labels", labels, strict=False)
+        one = not isinstance(series.dtype, pl.List)
+        words = series.cast(pl.String) if one else series.cast(pl.List(pl.String))
     empty = (words if one else words.explode(empty_as_null=False)).null_count()
     if empty:
         got = f"{empty:,} labels are null"
@@ -133,9 +147,10 @@ def _label_lists(labels, count):
 
 
 def _times(times, count):
-    series = pl.Series("time", times if isinstance(times, pl.Series | list) else [times] * count)
-    if series.dtype == pl.String:
-        series = series.str.to_datetime(time_zone="UTC")
+    with _fitting("time", "moments, or ISO texts such as '2026-01-31T12:00'"):
+        series = pl.Series("time", times if isinstance(times, pl.Series | list) else [times] * count)
+        if series.dtype == pl.String:
+            series = series.str.to_datetime(time_zone="UTC")
     if not isinstance(series.dtype, pl.Datetime) or len(series) != count:
         raise DataError(f"'time' is {series.dtype} of {len(series)}", "a moment for all, or one each")
     zone = series.dt.replace_time_zone if series.dtype.time_zone is None else series.dt.convert_time_zone

@@ -332,6 +332,8 @@ def _label_problems(taxonomy, given, mapped):
     lists = isinstance(mapped.dtype, pl.List)
     used = (mapped.explode(empty_as_null=False) if lists else mapped).drop_nulls().unique()
     missing, total = given.null_count(), given.len()
+    if lists and not taxonomy.multilabel:  # where one is needed, an empty list is none either
+        missing += int((given.drop_nulls().list.drop_nulls().list.len() == 0).sum())
     if missing or not total:
         message = f"{missing:,} of {total:,} items have no label" if total else "there are no items"
         yield finding("missing_label", given.name, "warn", message, missing, 0)
