@@ -97,7 +97,7 @@ class Sitting:
             [],
         )  # position to decision; lists of (position, event, what stood before)
         self.tally, self.pace, self.watchers, self.told = Tally(), Pace(), [], []
-        self.version = 0  # of the contents
+        self.version = self.steps = 0  # of the contents; what happened so far
         self.lock = threading.RLock()
         before = decided_before(history.events().lazy(), self.name, annotator)
         for row in before.iter_rows(named=True):
@@ -161,6 +161,7 @@ class Sitting:
         return None
 
     def _changed(self):
+        self.steps += 1
         for tell in self.watchers:
             tell()
 
@@ -350,7 +351,7 @@ def _acceptable(review, limit, kept):  # -> rows to accept, and how many sure on
     now = review.history.current().select("item", "labels", now_by=pl.col("source").cast(pl.String))
     sure = sure.drop_nulls("suggested").join(now, on="item", how="left", maintain_order="left")
     unknown = ~pl.col("suggested").list.eval(pl.element().is_in(review.taxonomy.names)).list.all()
-    other = pl.col("labels").list.sort() != pl.col("suggested").list.sort()
+    other = pl.col("labels").list.set_symmetric_difference("suggested").list.len() > 0
     differs = other & pl.col("now_by").is_in(["human", "import"])
     reason = pl.when(pl.col("strategy").is_in([*kept])).then(pl.lit("measured by people"))
     reason = reason.when(unknown).then(pl.lit("label unknown")).when(differs).then(pl.lit("label differs"))

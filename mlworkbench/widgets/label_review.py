@@ -68,7 +68,8 @@ class LabelReview:
         if self.told[0] != (seen := (review.version, len(review.told))):
             self.told = (seen, [line.split(": ", 1)[1] for line in finding_lines(review.findings)])
         return {
-            "position": review.position, "progress": progress, "agreement": review.agreement, "version": review.version,
+            "position": review.position, "progress": progress, "agreement": review.agreement,
+            "version": review.version, "step": review.steps,
             "pace": ", ".join(filter(None, [pace, left])), "undoable": len(review.undoable), "notices": self.told[1],
         }  # fmt: skip
 
@@ -82,7 +83,7 @@ class LabelReview:
         "Answer the view; `ok` says whether it was done, `error` why not."
         reply = {"re": message.get("id"), "ok": True}
         try:
-            return reply | _answer(self, message)
+            return reply | _answer(self, message) | {"status": self.status}
         except WorkbenchError as error:
             return reply | {"ok": False, "error": str(error)}
         except Exception as error:  # a full disk, a server that is down: the view shows it

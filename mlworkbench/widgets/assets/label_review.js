@@ -27,9 +27,10 @@ class LabelReview {
     this.hosts = new Set(this.facts.hosts)
     this.gone = this.late = this.ended = false
     this.seen = {}
+    this.status = model.get("status")
     this.build(el)
     this.take(model.get("page"))
-    this.onStatus = () => this.settle()
+    this.onStatus = () => { this.learn(model.get("status")); this.settle() }
     this.onMessage = message => this.hear(message)
     this.onComm = () => this.lose()
     model.on("change:status", this.onStatus)
@@ -119,7 +120,7 @@ class LabelReview {
   }
 
   end() {
-    const { progress } = this.model.get("status")
+    const { progress } = this.status
     if (this.waiting.size || progress.left) return [make("p", { class: "mlw-none" }, this.gone ? "The kernel has gone." : "Waiting for the kernel …")]
     const again = progress.skipped ? [make("p", {}, button("r", `Go through the ${amount(progress.skipped)} skipped`, () => this.ask({ do: "revisit" })))] : []
     return [make("div", { class: "mlw-end" }, make("h3", {}, "Everything is decided"),
@@ -144,11 +145,11 @@ class LabelReview {
     able(this.doKeep, !!item?.given && item.given.every(name => this.names.includes(name)) && !this.gone)
     able(this.doSkip, !!item && !this.gone)
     able(this.doComment, !!item && !this.gone)
-    able(this.doUndo, !this.gone && (this.past.length > 0 || this.model.get("status").undoable > 0))
+    able(this.doUndo, !this.gone && (this.past.length > 0 || this.status.undoable > 0))
   }
 
   numbers() {
-    const status = this.model.get("status"), { done, skipped, total } = status.progress, over = done + skipped
+    const status = this.status, { done, skipped, total } = status.progress, over = done + skipped
     put(this.count, `${amount(done)} of ${amount(total)} decided${skipped ? `, ${amount(skipped)} skipped` : ""}`)
     put(this.pace, status.pace)
     for (const [name, value] of [["aria-valuemax", total || 1], ["aria-valuenow", over], ["aria-valuetext", `${done} of ${total}`]]) this.bar.setAttribute(name, value)
@@ -328,7 +329,7 @@ class LabelReview {
   // ---- between here and the kernel
 
   take(page, instead) {
-    if (!page || page.version !== this.model.get("status").version) return
+    if (!page || page.version !== this.status.version) return
     const known = new Set([...(instead ? [] : this.queue), ...[...this.waiting.values()].map(one => one.item)].map(item => item?.position))
     const fresh = page.items.filter(item => !known.has(item.position))
     this.queue = instead ? fresh : [...this.queue, ...fresh]
@@ -350,7 +351,7 @@ class LabelReview {
   }
 
   settle() { // what the kernel says holds, once it has heard all
-    const status = this.model.get("status")
+    const status = this.status
     if (this.version !== status.version) {
       if (this.version !== undefined) { this.past = []; this.ended = false; this.fetch(status.position ?? 0) }
       this.version = status.version
@@ -384,8 +385,12 @@ class LabelReview {
     })
   }
 
+  // Messages of two threads of the kernel may come in another order than they were sent: the newest holds.
+  learn(status) { if (status && status.step >= this.status.step) this.status = status }
+
   hear(reply) {
     this.gone = false
+    this.learn(reply.status)
     const resolve = this.asked.get(reply.re)
     if (resolve) { this.asked.delete(reply.re); return resolve(reply) }
     const one = this.waiting.get(reply.re)
@@ -399,7 +404,7 @@ class LabelReview {
 
   fail({ message, item }, error) {
     this.past = message.do === "undo" ? [] : this.past.filter(one => one.item.item !== message.item)
-    if (message.do === "undo") this.fetch(this.model.get("status").position ?? 0)
+    if (message.do === "undo") this.fetch(this.status.position ?? 0)
     const what = { label: `${item?.summary ?? message.item} → ${listed(message.labels)}`, skip: `${item?.summary ?? message.item} → skipped`, comment: `comment “${message.text}”` }[message.do] ?? message.do
     const alert = { kind: "bad", text: `Not saved: ${what}. ${error}`, buttons: [] }
     alert.buttons = [["Dismiss", () => this.drop(alert)]]
