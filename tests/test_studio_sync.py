@@ -3,18 +3,22 @@
 import base64
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from flow_project import call, newest_record, step_of, write_project
 from studio_proxy import Proxy, after, answer, once
 
 from mlworkbench.core.errors import ConfigError
+from mlworkbench.core.project import Project, Step
 from mlworkbench.core.store import Store
 from mlworkbench.labels import pull as pulling
 from mlworkbench.labels import push as pushing
@@ -580,6 +584,133 @@ def test_what_was_written_back_can_be_edited_and_deleted_there(studio, project, 
         ("i0", studio.user, ["mlops"]), ("i0", "eva", ["vision"])
     ]  # fmt: skip
     assert pull(project, history, full=True, progress=False).events == 0
+
+
+def _handle(root, *writes):
+    return Step(
+        Project(write_project(root, {"name": "10_sync", "code": [], "writes": list(writes)})), "10_sync"
+    )
+
+
+def test_a_steps_handle_says_which_tables_to_declare(project, tmp_path):
+    handle = _handle(tmp_path, "label_events")
+    for work in (pull, write_back):
+        with pytest.raises(
+            ConfigError, match=r'may not write label_sync.*writes = \["label_events", "label_sync"\]'
+        ):
+            work(project, History(handle), progress=False)
+
+
+def test_a_draft_pulls_and_writes_back_and_is_published_or_dropped(studio, project, tmp_path):
+    handle = _handle(tmp_path, "label_events", "label_sync")
+    history = History(handle)
+    push(project, items_of(4), progress=False)
+    annotate(studio, project, tasks(project)["i0"], "mlops")
+    assert pull(project, history, page=2, progress=False).events == 1
+    history.record("i1", "vision", annotator="eva")
+    assert write_back(project, history, progress=False).created == 1
+    assert labels_now(history) == {"i0": "mlops", "i1": "vision"}
+    handle.discard("label_events")  # and not the table beside it
+    assert labels_now(history) == {"i1": "vision"}
+    assert pull(project, history, progress=False).events == 1
+    history.flush()
+    handle.publish()
+    again = History(Step(Project(tmp_path), "10_sync"))
+    assert labels_now(again) == {"i0": "mlops", "i1": "vision"}
+    assert pull(project, again, progress=False).events == 0
+    assert write_back(project, again, progress=False).created == 0
+
+
+def test_a_step_under_the_runner_pulls_and_writes_back(studio, studio_server, project, tmp_path):
+    code = f"""from mlworkbench.labels.history import History
+from mlworkbench.labels.pull import pull
+from mlworkbench.labels.studio import connect
+from mlworkbench.labels.taxonomy import Label, Taxonomy
+from mlworkbench.labels.write_back import write_back
+topics = Taxonomy([Label("nlp", "Text", aliases=("language",)), Label("vision"), Label("mlops")])
+project, history = connect("{studio_server.url}").project("{project.title}", topics, ["title"]), History(step)
+step.record(pulled=pull(project, history).events)
+history.record("i1", "vision", annotator="eva")
+step.record(written=write_back(project, history).created, again=write_back(project, history).created)"""
+    declared = {"writes": ["label_events", "label_sync"], "secrets": ["LABEL_STUDIO_API_KEY"]}
+    write_project(tmp_path, {"name": "10_sync", "code": code.split("\n\n"), **declared})
+    push(project, items_of(3), progress=False)
+    annotate(studio, project, tasks(project)["i0"], "mlops")
+    environ = os.environ | {"LABEL_STUDIO_API_KEY": studio_server.token}
+    for pulled in (1, 0):
+        status, answer, said = call(tmp_path, "run", "--force", env=environ)
+        metrics = step_of(newest_record(tmp_path), "10_sync")["metrics"]
+        assert status == 0 and metrics["pulled"] == pulled and metrics["again"] == 0, (answer, said)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert studio_server.token.encode() not in kept
+
+
+def test_what_was_undone_after_it_was_written_back_is_a_finding(studio, project, history):
+    push(project, items_of(3), progress=False)
+    events = {item: history.record(item, "vision", annotator="eva") for item in ("i0", "i1")}
+    history.record("i2", "nlp", annotator="eva")
+    second = history.record("i2", "mlops", annotator="eva")
+    write_back(project, history, progress=False)
+    for event in (events["i0"], second):
+        history.undo(event, annotator="eva")
+    for changed in (1, 0):
+        done = write_back(project, history, progress=False)
+        assert done.findings["check"].to_list() == ["undone_decision"] and done.changed == changed
+        assert json.loads(done.findings["evidence"][0])["items"] == ["i0"]
+    assert _on_server(project) == {"i0": ["vision"], "i1": ["vision"], "i2": ["nlp"]}
+    (made,) = next(tasks_of(project, [tasks(project)["i0"]]))["annotations"]
+    delete(studio, f"api/annotations/{made['id']}/")
+    assert write_back(project, history, progress=False).findings.is_empty()
+
+
+def test_predictions_of_a_request_thought_lost_are_not_there_twice(studio, project, monkeypatch):
+    push(project, items_of(3), progress=False)
+    listed, path, late = pushing.tasks_there, f"api/projects/{project.id}/import/predictions", []
+
+    def overtaken(*args, **more):
+        found = listed(*args, **more)
+        if not late:  # the dead one's request comes through after the next push has looked
+            late.extend(
+                {"task": task, "result": result_of(project, ["nlp"]), "score": None, "model_version": "m"}
+                for task in found["task"]
+            )
+            studio.request("POST", path, body=late)
+        return found
+
+    monkeypatch.setattr(pushing, "tasks_there", overtaken)
+    push(project, items_of(3), predicted(items_of(3)), progress=False)
+    found = studio.request("GET", "api/predictions/", {"project": project.id})
+    assert sorted(one["task"] for one in found) == sorted(tasks(project).values())
+
+
+def test_a_pull_that_was_broken_off_tells_what_it_found_before(studio, project, history):
+    push(project, items_of(30), progress=False)
+    body = {"result": [{**result_of(project, ["nlp"])[0], "value": {"choices": ["langage"]}}]}
+    studio.request("POST", f"api/tasks/{tasks(project)['i0']}/annotations/", body=body)
+    given = annotate(studio, project, tasks(project)["i1"], "nlp")
+    pull(project, history, full=True, progress=False)
+    history.record("i1", "vision", annotator="eva")
+    change(studio, project, given, "mlops")
+    broken = pytest.raises(StudioError, match="20 tasks were read")
+    with Proxy(project.studio.url, after(PAGES, 2)) as proxy, through(proxy, project) as shaky, broken:
+        pull(shaky, history, full=True, page=10, progress=False)
+    rest = pull(project, history, page=10, progress=False)
+    assert rest.tasks == 10 and rest.findings["check"].sort().to_list() == ["conflict", "unknown_label"]
+    assert pull(project, history, progress=False).findings["check"].to_list() == ["unknown_label"]
+
+
+def test_what_was_read_well_after_it_changed_is_not_read_again(studio, project, tmp_path, monkeypatch):
+    push(project, items_of(6), predicted(items_of(6)), progress=False)
+    accept_all(project)
+    monkeypatch.setattr(
+        pulling, "_newest_change", lambda project: datetime(2020, 1, 1, tzinfo=UTC)
+    )  # all are listed
+    for hours, again in ((0, 6), (1, 0)):
+        history = History(Store(tmp_path / f"{hours}"))
+        late = replace(studio, ahead=studio.ahead + timedelta(hours=hours))
+        assert pull(replace(project, studio=late), history, page=4, progress=False).tasks == 6
+        done = pull(project, history, progress=False)
+        assert (done.tasks, done.events) == (again, 0)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from ..core.findings import finding, make_findings, merge_findings
 from ..core.store import check_keys
 from .events import content_hash
 from .installation import StudioError
-from .studio import LostAnswer, StudioProject, broken_off, task_pages
+from .studio import LostAnswer, StudioProject, broken_off, task_pages, tasks_of
 from .taxonomy import map_labels
 
 # %% ../../nbs/20_labels/33_push.ipynb #c8dff45e
@@ -26,6 +26,7 @@ TASKS = pl.Schema(
         "item": pl.String,  # null: somebody else made the task
         "content": pl.String,  # hash of the columns that are shown
         "annotations": pl.Int64,  # how many, without the cancelled ones
+        "predictions": pl.Int64,  # how many
         "versions": pl.String,  # of its predictions, with commas around each
     }
 )
@@ -38,7 +39,7 @@ def tasks_there(
     versions: bool = False,  # whose predictions there are, too
 ) -> pl.DataFrame:  # `TASKS`, by number
     "What is on the server: its tasks, their items and contents. Raises `StudioError` where it stays away."
-    include = "meta,total_annotations" + (",predictions_model_versions" if versions else "")
+    include = "meta,total_annotations,total_predictions" + (",predictions_model_versions" if versions else "")
     pages = task_pages(project, include, after, size=2000, every=versions)
     frames = [pl.DataFrame([_task_row(task) for task in page], TASKS, orient="row") for page in pages]
     tasks = pl.concat([pl.DataFrame(schema=TASKS), *frames])
@@ -49,7 +50,8 @@ def _task_row(task):
     meta = task["meta"] if isinstance(task["meta"], dict) else {}
     versions = task.get("predictions_model_versions") or ""
     item, content = (str(meta[name]) if meta.get(name) is not None else None for name in ("item", "content"))
-    return task["id"], item, content, task["total_annotations"], f",{versions}," if versions else ""
+    versions = f",{versions}," if versions else ""
+    return task["id"], item, content, task["total_annotations"], task["total_predictions"], versions
 
 
 def _full_versions(project, tasks):  # of a task with so many versions that the server cut them off
@@ -219,7 +221,9 @@ def push(
     tasks = pl.concat([there, new]).filter(~pl.col("task").is_in(removed))
     if update:
         _update(project, changed, progress)
-    added = _add_predictions(project, predicted, tasks, progress)
+    if added := _add_predictions(project, predicted, tasks, progress):
+        tasks = tasks_there(project, versions=True)  # with what a request has brought that was thought lost
+    _remove_doubles(project, predicted, tasks)
     _show_predictions(project, predicted)
     found = [] if update else _changed(project, changed)
     on_new = predicted.join(missing, "item", "semi").height
@@ -291,7 +295,8 @@ def _changed(project, changed):
     if not changed.height:
         return []
     example = changed["item"].head(5).to_list()
-    message = f"{changed.height:,} items on the server have another content, e.g. '{example[0]}'; push(..., update=True) replaces it"
+    message = f"{changed.height:,} items on the server have another content, e.g. '{example[0]}'"
+    message += "; push(..., update=True) replaces it"
     return [finding("changed_content", project.title, "warn", message, changed.height, 0, items=example)]
 
 
@@ -330,3 +335,17 @@ def _add_predictions(project, predicted, tasks, progress):  # -> how many; those
                 raise _broken_off(error, number * PREDICTIONS, len(rows), "predictions") from None
             done(len(chunk))
     return len(rows)
+
+
+def _remove_doubles(
+    project, predicted, tasks
+):  # predictions that a lost request and its repetition have made
+    versions = pl.col("versions").str.strip_chars(",").str.split(",").list.n_unique()
+    many = tasks.filter(pl.col("predictions") > versions).join(predicted, "item", "semi")["task"].to_list()
+    seen, ours = set(), set(predicted["version"])
+    for task in tasks_of(project, many, "predictions"):
+        for one in sorted(task["predictions"], key=lambda one: one["id"]):
+            fact = (task["id"], one["model_version"], one["score"], *labels_of(project, one["result"])[0])
+            if fact in seen and one["model_version"] in ours:
+                project.studio.request("DELETE", f"api/predictions/{one['id']}/")
+            seen.add(fact)

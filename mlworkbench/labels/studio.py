@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PAUSE_S', 'TIMEOUT_S', 'URL', 'TOKEN', 'ACCEPTED', 'ANNOTATED', 'LostAnswer', 'Studio', 'send_request',
-           'broken_off', 'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'tasks_of']
+           'broken_off', 'connect', 'check_version', 'StudioProject', 'open_project', 'task_pages', 'count_tasks',
+           'tasks_of']
 
 # %% ../../nbs/20_labels/32_studio.ipynb #78fce957
 import json
@@ -345,25 +346,31 @@ def task_pages(
 ) -> Iterator[list[dict]]:  # pages of tasks, by number
     "The tasks of a project in pages. Raises `StudioError` where the server stays away."
     while True:
-        items = [_filter("id", "greater", "Number", after)]
-        if since:
-            moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            items.append(_filter("updated_at", "greater_or_equal", "Datetime", moment))
-        query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
-        asked = {
-            "project": project.id,
-            "page": 1,
-            "page_size": size,
-            "include": f"id,{include}",
-            "resolve_uri": False,
-        }
-        asked |= {"query": json.dumps(query)} | ({"fields": "all"} if every else {})
-        tasks = project.studio.request("GET", "api/tasks/", asked)["tasks"]
+        asked = {"include": f"id,{include}", "resolve_uri": False} | ({"fields": "all"} if every else {})
+        tasks = _listed(project, after, since, size, **asked)["tasks"]
         if tasks:
             yield tasks
         if len(tasks) < size:
             return
         after = tasks[-1]["id"]
+
+
+def _listed(project, after, since, size, **asked):
+    items = [_filter("id", "greater", "Number", after)]
+    if since:
+        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        items.append(_filter("updated_at", "greater_or_equal", "Datetime", moment))
+    query = json.dumps({"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]})
+    asked |= {"project": project.id, "page": 1, "page_size": size, "query": query}
+    return project.studio.request("GET", "api/tasks/", asked)
+
+
+def count_tasks(
+    project: StudioProject,
+    after: int = 0,  # tasks with a larger number
+) -> int:
+    "How many tasks a project has."
+    return _listed(project, after, None, 1, include="id")["total"]
 
 
 ANNOTATED = "meta,updated_at,annotations,result,was_cancelled,completed_by,updated_by"  # to include
@@ -372,13 +379,15 @@ ANNOTATED = "meta,updated_at,annotations,result,was_cancelled,completed_by,updat
 def tasks_of(
     project: StudioProject,
     numbers: list[int],
-) -> Iterator[dict]:  # with their annotations
+    include: str = ANNOTATED,  # fields, with commas
+) -> Iterator[dict]:  # by number
     "Some tasks as they are now; those that were deleted are left out."
     for at in range(0, len(numbers), 250):  # addresses of a few kB: servers take no longer ones
         some = numbers[at : at + 250]
-        query = json.dumps({"selectedItems": {"all": False, "included": some}}, separators=(",", ":"))
+        query = {"selectedItems": {"all": False, "included": some}, "ordering": ["tasks:id"]}
+        query = json.dumps(query, separators=(",", ":"))
         asked = {"project": project.id, "page": 1, "page_size": len(some), "fields": "all"}
-        asked |= {"include": f"id,{ANNOTATED}", "resolve_uri": False, "query": query}
+        asked |= {"include": f"id,{include}", "resolve_uri": False, "query": query}
         yield from project.studio.request("GET", "api/tasks/", asked)["tasks"]
 
 

@@ -13,24 +13,27 @@ import polars as pl
 from ..core.findings import finding, make_findings
 from .history import History, current_votes
 from .installation import StudioError
-from .pull import last_seen, mark_of, note_sync, own_event, read_sync
 from .push import labels_of, result_of, sync_bar, tasks_there
 from .studio import StudioProject, broken_off, tasks_of
+from .sync import check_declared, last_seen, mark_of, note_sync, own_event, read_sync
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #06ac0ee2
 def unwritten(
     history: History,
     sync: pl.DataFrame,  # from `read_sync`
-) -> pl.DataFrame:  # item, annotator, labels, time, event
-    "Decisions that were made here and not written back."
+) -> tuple[
+    pl.DataFrame, pl.DataFrame
+]:  # item, annotator, labels, time, event; item, event, task of what was undone
+    "Decisions that were made here and not written back; those that were written back and undone since."
     events = history.events().collect()
     here = pl.col("origin").is_null() & (pl.col("source") == "human")
     mine = events.filter(here | (pl.col("action") == "undo"))
     votes = current_votes(mine).select("item", "annotator", "labels", "time", "event")
-    written = sync.filter(pl.col("kind") == "written").select("event", "annotation")
+    written = sync.filter(pl.col("kind") == "written").select("event", "task")
     places = written.join(events.select("event", "item", "annotator"), "event")
     newest = places.unique(["item", "annotator"], keep="last", maintain_order=True)
-    return votes.join(newest.select("event"), "event", "anti")
+    undone = newest.join(votes, ["item", "annotator"], "anti").select("item", "event", "task")
+    return votes.join(newest.select("event"), "event", "anti"), undone
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #245ddece
 @dataclass
@@ -113,10 +116,12 @@ def write_back(
     progress: bool = True,  # show a bar
 ) -> Written:
     "Write decisions made here to the server. `StudioError` says how far it got; run it again to go on."
+    check_declared(history)
     sync = read_sync(project, history)
-    decisions = unwritten(history, sync)
+    decisions, undone = unwritten(history, sync)
+    undone = _undone(project, undone)
     if decisions.is_empty():
-        return Written(0, 0, 0, make_findings())
+        return Written(0, 0, 0, make_findings(undone))
     _drop_predictions(project)  # of one that was killed
     tasks = tasks_there(project).filter(pl.col("item").is_not_null()).unique("item", keep="first")
     absent = decisions.join(tasks, "item", "anti")["item"]
@@ -140,7 +145,7 @@ def write_back(
             conflicts += plan.conflicts
             done(len(chunk))
     found = [*_conflicts(project, conflicts), *_absent(project, absent)]
-    return Written(created, changed, there, make_findings(found))
+    return Written(created, changed, there, make_findings([*found, *undone]))
 
 # %% ../../nbs/20_labels/35_write_back.ipynb #d9aa6f98
 def _facts(project, history, sync, decisions):
@@ -216,8 +221,25 @@ def _drop_predictions(project):
 # %% ../../nbs/20_labels/35_write_back.ipynb #9e739f06
 def _conflicts(project, items):
     if items:
-        message = f"{len(items):,} items have changed here and in Label Studio, e.g. '{items[0]}': nothing was written; pull, then decide again here"
+        message = f"{len(items):,} items have changed here and in Label Studio, e.g. '{items[0]}'"
+        message += ": nothing was written; pull, then decide again here"
         yield finding("conflict", project.title, "fail", message, len(items), 0, items=items[:20])
+
+
+def _undone(project, undone):  # of those that are still there
+    events, items = set(undone["event"]), []
+    tasks = dict(undone.select("task", "item").rows())
+    for task in tasks_of(project, list(tasks)):
+        for annotation in task["annotations"]:
+            event, same = own_event(annotation["result"], labels_of(project, annotation["result"])[0])
+            items += [tasks[task["id"]]] if same and event in events else []
+    if not items:
+        return []
+    message = (
+        f"{len(items):,} decisions were undone here and stand in Label Studio, e.g. that on '{items[0]}'"
+    )
+    message += ": delete them there"
+    return [finding("undone_decision", project.title, "warn", message, len(items), 0, items=items[:20])]
 
 
 def _absent(project, items):
