@@ -159,11 +159,12 @@ def test_a_decision_in_the_review_counts_from_the_next_run_on(demo):
     project, _ = demo
     queue = project.store.read("queue").collect()
     item = queue.filter(pl.col("given").list.first() != "other")["item"][0]
-    History(project.store).record(item, "other", annotator="ines", queue="review")
-    again = run("run", "--only", "10_ingest", "20_check", "60_review", "--force", cwd=project.root)
-    assert {step["status"] for step in again["steps"]} == {"succeeded"}
+    reviews = History(project.store, journal=project.root / "reviews")
+    reviews.record(item, "other", annotator="ines", queue="review")
+    again = run("run", "--until", "60_review", cwd=project.root)
+    assert [step["status"] for step in again["steps"] if step["name"] == "10_ingest"] == ["succeeded"]
     assert item not in project.store.read("queue").collect()["item"].to_list()
-    assert "ines" in History(project.store).votes()["annotator"].to_list()
+    assert "ines" in project.store.read("label_events").collect()["annotator"].to_list()
 
 
 def test_ones_own_csv_goes_through_all_steps(own):

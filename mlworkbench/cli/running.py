@@ -77,7 +77,7 @@ def _own_data(args, template, name):
     values = {
         "project": {"name": name},
         "objective": {"business": f"labels of {args.data.name} that can be believed"},
-        "10_ingest": {"files": [file, "taxonomy.toml"], "params": params},
+        "10_ingest": {"files": [file, "taxonomy.toml", "reviews"], "params": params},
         "70_gold": {"files": ["taxonomy.toml"], "params": {"file": ""}},  # people settle it, in the review
     }
     told = [
