@@ -127,19 +127,23 @@ class TextNetwork(TextModel):
 def _train(model, bags, codes, size):
     "Embedding, output matrix and intercept after training."
     import torch
-    from torch import nn
+    from threadpoolctl import threadpool_limits
 
     device = model.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    rows = bags.shape[0]
-    epochs = int(np.clip(model.row_visits // rows, 1, model.epochs))
     random = torch.Generator().manual_seed(model.seed)  # on the CPU whatever the device: the same start
-    embedding = nn.EmbeddingBag(model.buckets, model.width, mode="sum", sparse=True)
-    output = nn.Linear(model.width, size)
-    with torch.no_grad():
-        embedding.weight.normal_(0, 0.1, generator=random)
-        output.weight.normal_(0, model.width**-0.5, generator=random)
-        output.bias.zero_()
-    network = nn.ModuleList([embedding, output]).to(device)
+    embedding, output = (layer.to(device) for layer in _new_layers(model, size, random))
+    with threadpool_limits(1):  # steps are small: threads only wait for each other
+        _take_steps(model, embedding, output, bags, codes, random)
+    found = [part.detach().cpu().numpy() for part in (embedding.weight, output.weight.T, output.bias)]
+    return found[0].copy(), found[1], found[2].astype(np.float64)
+
+
+def _take_steps(model, embedding, output, bags, codes, random):
+    import torch
+    from torch import nn
+
+    rows, device = bags.shape[0], output.weight.device
+    epochs = int(np.clip(model.row_visits // rows, 1, model.epochs))
     target = torch.from_numpy(codes.astype(np.float32 if codes.ndim == 2 else np.int64))
     loss_of = nn.BCEWithLogitsLoss() if codes.ndim == 2 else nn.CrossEntropyLoss()
     optimizers = (  # a step moves the embeddings of its own terms only
@@ -154,12 +158,24 @@ def _train(model, bags, codes, size):
             terms, starts, weights = _bag_tensors(bags[chosen.numpy()], device)
             scores = output(embedding(terms, starts, per_sample_weights=weights))
             loss = loss_of(scores, target[chosen].to(device))
-            network.zero_grad()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
-    found = [part.detach().cpu().numpy() for part in (embedding.weight, output.weight.T, output.bias)]
-    return found[0].copy(), found[1], found[2].astype(np.float64)
+
+
+def _new_layers(model, size, random):
+    import torch
+    from torch import nn
+
+    embedding = nn.EmbeddingBag(model.buckets, model.width, mode="sum", sparse=True)
+    output = nn.Linear(model.width, size)
+    with torch.no_grad():
+        embedding.weight.normal_(0, 0.1, generator=random)
+        output.weight.normal_(0, model.width**-0.5, generator=random)
+        output.bias.zero_()
+    return embedding, output
 
 
 def _bag_tensors(bags, device):
