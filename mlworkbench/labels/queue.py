@@ -100,25 +100,17 @@ def make_queue(
     With `given`, only labelled items are drawn. Raises `ConfigError` for shares that do not add up or lack their
     input, `DataError` for items that are there twice.
     """
-    inputs = {
-        "likely_error": issues,
-        "disagreement": votes,
-        "uncertainty": pred_probs,
-        "diversity": embeddings,
-    }
-    _check_shares(shares, size, inputs | {"random": items, "gold": gold})
+    inputs = {"likely_error": issues, "disagreement": votes, "uncertainty": pred_probs}
+    inputs |= {"diversity": embeddings, "random": items, "gold": gold}
+    _check_shares(shares, size, inputs)
     shares = {strategy: share for strategy, share in shares.items() if share}
     pool = _pool(items, given, gold, reviewed, seed, strata)
-    suggestions = {}
-    if pred_probs is not None:
-        check_probabilities(pred_probs, items.height, classes or [])
-        suggestions = _suggestions(pred_probs, classes)
-    ranked = _rankings(pool, shares, issues, votes, pred_probs)
-    if "diversity" in shares:
-        ranked["diversity"] = _Diverse(embeddings, pool, seed)
+    issues = _issue_rows(pool, issues)
+    best = _best(pool, pred_probs, classes, issues)
+    ranked = _rankings(pool, shares, inputs | {"likely_error": issues}, seed)
     picks, findings = _fill(pool, ranked, shares, size, name)
-    rows = _laid_out(pool, picks, seed, name)
-    return _with_labels(rows, suggestions, issues), make_findings(findings)
+    rows = _laid_out(pool, picks, seed, name).join(best, on="row", how="left", maintain_order="left")
+    return rows.select(QUEUE.names()).cast(QUEUE), make_findings(findings)
 
 # %% ../../nbs/20_labels/20_queue.ipynb #2e0435c8
 def _check_shares(shares, size, inputs):
@@ -168,34 +160,56 @@ def _pool(items, given, gold, reviewed, seed, strata):
     return pool.with_columns(open=~(pl.col("gold") | pl.col("seen")) & pl.col("given").is_not_null())
 
 # %% ../../nbs/20_labels/20_queue.ipynb #91210894
-def _rankings(
-    pool, shares, issues, votes, pred_probs
-):  # strategy -> open rows, the first first; their scores
+def _rankings(pool, shares, inputs, seed):  # strategy -> open rows, the first first; their scores
     found = {}
     if "likely_error" in shares:
-        found["likely_error"] = _issue_rows(pool, issues)
+        found["likely_error"] = _likely(pool, inputs["likely_error"])
     if "disagreement" in shares:
-        scores = vote_entropy(votes).filter(pl.col("score") > 1e-12)
+        scores = vote_entropy(inputs["disagreement"]).filter(pl.col("score") > 1e-12)
         found["disagreement"] = pool.join(scores.cast({"item": pl.String}), on="item")
     if "uncertainty" in shares:
-        found["uncertainty"] = pool.with_columns(score=pl.Series(uncertainty(pred_probs)))
+        found["uncertainty"] = pool.with_columns(score=pl.Series(uncertainty(inputs["uncertainty"])))
     ranked = {}
     for strategy, rows in found.items():
         rows = rows.filter("open").sort("score", "key", descending=[True, False])
         ranked[strategy] = rows["row"].to_numpy(), rows["score"].to_numpy()
+    if "diversity" in shares:
+        ranked["diversity"] = _Diverse(inputs["diversity"], pool, seed)
     return ranked
 
 
 def _issue_rows(pool, issues):
-    by = "item" if "item" in issues.columns else "row"
-    require_columns(issues, [by])
+    "Issues with `row`, each once; by `item` where they have one. Raises `DataError` for a row that is not there."
+    if issues is None:
+        return None
+    if "item" in issues.columns:
+        rows = pool.select("row", "item")
+        issues = issues.drop("row", strict=False).cast({"item": pl.String})
+        return issues.join(rows, on="item", maintain_order="left").unique(
+            "row", keep="first", maintain_order=True
+        )
+    require_columns(issues, ["row"])
+    if (strange := issues.filter(~pl.col("row").is_between(0, pool.height - 1))).height:
+        raise DataError(
+            f"issues have row {strange['row'][0]}", f"rows of the {pool.height:,} items, from 0 on"
+        )
+    return issues.cast({"row": pl.UInt32}).unique("row", keep="first", maintain_order=True)
+
+
+def _likely(pool, issues):
     if "is_issue" in issues.columns:
         issues = issues.filter("is_issue")
     score = 1 - pl.col("score") if "score" in issues.columns else 1 - pl.int_range(pl.len()) / pl.len()
-    issues = issues.select(pl.col(by).cast(pool.schema[by]), score=score.cast(pl.Float64)).unique(
-        by, keep="first"
-    )
-    return pool.join(issues, on=by)
+    return pool.join(issues.select("row", score=score.cast(pl.Float64)), on="row")
+
+
+def _best(pool, pred_probs, classes, issues):  # -> row, suggested, probability
+    if pred_probs is not None:
+        check_probabilities(pred_probs, pool.height, classes or [])
+        return pl.DataFrame(_suggestions(pred_probs, classes)).with_row_index("row")
+    if issues is not None and {"suggested", "probability"} <= {*issues.columns}:
+        return issues.select("row", "suggested", "probability")
+    return pl.DataFrame(schema={"row": pl.UInt32, "suggested": pl.String, "probability": pl.Float64})
 
 # %% ../../nbs/20_labels/20_queue.ipynb #c6f7940f
 class _Diverse:
@@ -329,14 +343,3 @@ def _laid_out(pool, picks, seed, name):
     place = (pl.int_range(pl.len()) + pl.col("jitter")) / pl.len()
     rows = rows.with_columns(place=place.over("strategy"))
     return rows.sort("place", "item").with_row_index("position").with_columns(queue=pl.lit(name))
-
-
-def _with_labels(rows, suggestions, issues):
-    if suggestions:
-        best = pl.DataFrame(suggestions).with_row_index("row")
-    elif issues is not None and {"row", "suggested", "probability"} <= {*issues.columns}:
-        best = issues.select(pl.col("row").cast(pl.UInt32), "suggested", "probability").unique("row")
-    else:
-        best = pl.DataFrame(schema={"row": pl.UInt32, "suggested": pl.String, "probability": pl.Float64})
-    rows = rows.join(best, on="row", how="left", maintain_order="left")
-    return rows.select(QUEUE.names()).cast(QUEUE)

@@ -30,7 +30,7 @@ def rate_interval(
     confidence: float = 0.95,
     method: str = "exact",  # exact or wilson
 ) -> tuple[float, float]:  # of the rate in the population
-    """The interval of a rate. Raises `ConfigError` for an unknown method.
+    """The interval of a rate. Raises `ConfigError` for an unknown method, or a confidence that is none.
 
     exact: Clopper and Pearson 1934; with a population the hypergeometric tests inverted (Buonaccorsi 1987). wilson:
     Wilson 1927, with a population its effective sample size.
@@ -40,6 +40,8 @@ def rate_interval(
     if not 0 <= errors <= checked or checked <= 0 or (population is not None and population < checked):
         got = f"{errors} errors among {checked} checked of {population}"
         raise DataError(got, "errors <= checked <= population, one checked at least")
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence={confidence}", "between 0 and 1, e.g. 0.95")
     tail = (1 - confidence) / 2
     if population == checked:
         return errors / checked, errors / checked
@@ -276,12 +278,14 @@ def worth_continuing(
     cost_error: float,  # of one wrong label that stays
     batch: int = 100,  # items
 ) -> Worth:
-    "Weigh the errors that a batch would find against its cost. Raises `ConfigError` for a cost that is not above 0."
+    "Weigh the errors that a batch would find against its cost. Raises `ConfigError` for a cost of 0, a rate above 1."
     if min(cost_review, cost_error, batch) <= 0:
         raise ConfigError(
             f"cost_review={cost_review}, cost_error={cost_error}, batch={batch}", "numbers above 0"
         )
     rate = rate if isinstance(rate, Estimate) else Estimate(rate, rate, rate, 0, 0, None, "as given")
+    if not 0 <= rate.rate <= 1:
+        raise ConfigError(f"rate={rate.rate}", "a share of errors, 0 to 1")
     even = cost_review / cost_error
     go_on, sure = rate.rate > even, (rate.low > even) == (rate.high > even)
     errors, cost = rate.rate * batch, cost_review * batch

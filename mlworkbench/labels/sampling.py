@@ -9,7 +9,7 @@ __all__ = ['DOUBTS', 'WIDTH', 'CANDIDATES', 'CENTRES', 'vote_entropy', 'uncertai
 import numpy as np
 import polars as pl
 
-from ..core.errors import ConfigError, nearest
+from ..core.errors import ConfigError, DataError, nearest
 from .events import require_columns
 
 # %% ../../nbs/20_labels/19_sampling.ipynb #bc023fe6
@@ -80,4 +80,6 @@ def _directions(embeddings, rows, shrink):
     points = embeddings[rows] if shrink is None else embeddings[rows] @ shrink
     points = points.toarray() if hasattr(points, "toarray") else np.asarray(points)
     points = points.astype(np.float32)
+    if (strange := points[~np.isfinite(points)]).size:
+        raise DataError(f"embeddings hold {strange[0]}", "finite numbers")
     return points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
