@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -200,7 +201,21 @@ def test_a_server_that_cannot_start_says_why(installed, project):
         code, answer, _ = call(project, "studio", "start", "--port", busy.getsockname()[1])
     assert code == 1 and "is in use" in answer["error"] and "Leave the port out" in answer["error"]
     assert call(project, "studio", "start", "--port", 70000)[0] == 2
-    folder.mkdir(exist_ok=True)
+    code, answer, _ = call(project, "studio", "start", "--email", "ann")
+    assert code == 2 and "'ann' is no e-mail address" in answer["error"]
+    shutil.rmtree(folder)
+    folder.write_text("a file")  # nothing is installed for a folder that is of no use
+    code, answer, _ = call(
+        project, "studio", "start", env=os.environ | {"XDG_CACHE_HOME": str(project / "cache")}
+    )
+    assert code == 1 and f"{folder} cannot be written" in answer["error"] and not (project / "cache").exists()
+    assert (
+        call(project, "studio", "status")[1]["running"]
+        is call(project, "studio", "stop")[1]["stopped"]
+        is False
+    )
+    folder.unlink()
+    folder.mkdir()
     (folder / "media").write_text("a file where a folder has to be")
     with pytest.raises(StudioError, match=r"(?s)ended while it started.*FileExistsError.*media.*server.log"):
         start_server(folder, tell=lambda text: None)

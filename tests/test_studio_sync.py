@@ -130,6 +130,10 @@ def test_connect_says_what_is_wrong(studio_server, monkeypatch):
         connect()
     with pytest.raises(ConfigError, match="LABEL_STUDIO_API_KEY"):
         connect(studio_server.url)
+    for spoilt in ("to\nken", "tökén"):
+        with pytest.raises(ConfigError, match="not a readable access token") as refused:
+            connect(studio_server.url, spoilt)
+        assert spoilt not in str(refused.value)
     with pytest.raises(StudioError, match=r"does not answer \(ConnectError"):
         connect("http://127.0.0.1:9", token)
     with pytest.raises(StudioError, match="refuses the token") as refused:
@@ -138,7 +142,7 @@ def test_connect_says_what_is_wrong(studio_server, monkeypatch):
     with pytest.raises(StudioError, match="no Label Studio there"):
         connect(f"{studio_server.url}/elsewhere", token)
     monkeypatch.setenv("LABEL_STUDIO_URL", f"{studio_server.url}/")
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", f"{token}\n")  # as it comes from a file
     with connect() as studio:
         assert studio.version.startswith("1.23") and token not in repr(studio)
     with connect(folder=studio_server.folder) as studio:
@@ -208,6 +212,19 @@ def test_a_project_is_created_once_and_grows_with_the_taxonomy(studio):
         studio.project(title, TOPICS, ["title"])
     with pytest.raises(ConfigError, match="shows title"):
         studio.project(title, grown.taxonomy, ["text"])
+
+
+def test_a_project_that_was_deleted(studio, project, history):
+    push(project, items_of(2), progress=False)
+    history.record("i0", "nlp", annotator="eva")
+    delete(studio, f"api/projects/{project.id}/")
+    works = (pull, project, history), (write_back, project, history), (push, project, items_of(2))
+    for work, *given in works:
+        with pytest.raises(StudioError, match=r"status 404.*Was it deleted there\?"):
+            work(*given, progress=False)
+    again = studio.project(project.title, TOPICS, ["title"])
+    assert again.key != project.key and push(again, items_of(2), progress=False).items == 2
+    assert write_back(again, history, progress=False).created == 1
 
 
 def test_tables_and_images(studio, history):

@@ -67,7 +67,7 @@ def is_locked(
     path: Path,
 ) -> bool:
     "Whether somebody holds a lock."
-    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+    with suppress(FileNotFoundError, NotADirectoryError), open(path, encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

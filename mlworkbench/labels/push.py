@@ -179,10 +179,13 @@ def sync_bar(
     if not show:
         yield lambda count: None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, transient=True) as bar:
+    console = Console()
+    hidden = not (console.is_terminal or console.is_jupyter)  # it would leave empty lines
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -72,11 +72,18 @@ def _account(folder):
         raise StudioError(f"{database} cannot be read: {error}", "a database of Label Studio", do) from None
 
 # %% ../../nbs/20_labels/30_server.ipynb #881d9e41
+def _make_folder(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        (folder / ".gitignore").write_text("*\n")
+    except OSError as error:
+        got = f"Label Studio's folder {folder} cannot be written: {error.strerror}"
+        raise StudioError(got, "a folder of your own", "Move away what is there, or make it yours") from None
+
+
 def _prepare(folder, email):
     "A folder with database and account: e-mail, password, and whether Label Studio still has to make it."
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-    (folder / ".gitignore").write_text("*\n")
     account, password = _account(folder), _facts(folder).get("password")
     if account is None:
         new = folder / "label_studio.sqlite3.new"
@@ -201,8 +208,10 @@ def start_server(
 ) -> Server:
     "Start Label Studio on loopback, and install it if need be; one that runs is given back. Raises `StudioError`."
     folder = studio_folder(folder)
+    if email and ("@" not in email or " " in email):
+        raise ConfigError(f"{email!r} is no e-mail address", "e.g. ann@example.com")
+    _make_folder(folder)
     install_server(tell)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with file_lock(folder / "start.lock", lambda: tell("Somebody else is starting it: waiting for that")):
         if server := find_server(folder):
             return _running(server, port, online, tell)

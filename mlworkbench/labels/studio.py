@@ -177,7 +177,8 @@ def _decoded(studio, path, response):
         raise _refused(studio, response.status_code, detail)
     text = detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False)
     got = _shown(studio, f"Label Studio refuses {path} (status {response.status_code}): {text[:500]}")
-    raise StudioError(got, status=response.status_code)
+    gone = response.status_code == 404 and "Was it deleted there? `Studio.project(...)` makes a project anew"
+    raise StudioError(got, do=gone or "", status=response.status_code)
 
 # %% ../../nbs/20_labels/32_studio.ipynb #eb9b82b5
 URL, TOKEN = "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"
@@ -205,7 +206,7 @@ def connect(
 
 
 def _address(url, token, folder):
-    url, given = url or os.environ.get(URL, ""), token or os.environ.get(TOKEN, "")
+    url, given = url or os.environ.get(URL, ""), (token or os.environ.get(TOKEN, "")).strip()
     if folder is not None or not url:
         if server := _own_server(folder):
             return server.url, token or server.token
@@ -215,10 +216,10 @@ def _address(url, token, folder):
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{redacted(url, url_secrets(url))!r} is no address", "http://... or https://...")
-    if not given:
-        raise ConfigError(
-            f"there is no access token for {redacted(url, url_secrets(url))}", f"{TOKEN} in the environment"
-        )
+    if not given or not (given.isascii() and given.isprintable()):
+        kind = "a readable" if given else "an"
+        got = f"there is not {kind} access token for {redacted(url, url_secrets(url))}"
+        raise ConfigError(got, f"{TOKEN} in the environment: letters, digits and signs")
     return url.rstrip("/"), given
 
 
@@ -304,6 +305,8 @@ def open_project(
     annotators: int = 1,  # how many people are to label an item; of a new project
 ) -> StudioProject:
     "Create a project, or attach to the one with that title. `ConfigError` where its page does not fit."
+    if not title.strip():
+        raise ConfigError("a project needs a title", "1 to 50 letters")
     config = labelling_config(taxonomy, text, image, table)
     asked = {"title": title, "page_size": 100}
     found = studio.request("GET", "api/projects/", asked)["results"]
