@@ -211,7 +211,7 @@ def test_wrong_texts_are_named(bundles, tmp_path):
     assert bundle.predict(blank).shape == (2, 3)
     for target, message in [
         (["nlp"] * 50, "holds only 'nlp'"),
-        ([None] * 50, "null in 50 rows"),
+        ([None] * 50, "target has 50 nulls"),
         (["nlp"] * 49 + ["nlq"], "label 'nlq' is no class.*Did you mean 'nlp'"),
         ([["nlp", "nlq"]] * 50, "label 'nlq' is no class"),
         (["nlp", "vision"], "2 rows for 50 rows"),

@@ -23,7 +23,7 @@ def as_classes(
     classes: list[str] | None = None,  # names of the columns; may be left out where `predicted` are names
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[str]]:  # codes, predicted, probabilities, classes
     "Labels and predictions as codes, checked. `DataError` for a null, an unknown class, unequal lengths."
-    probabilities = np.asarray(predicted) if np.ndim(predicted) == 2 else None
+    probabilities = np.asarray(predicted, dtype=np.float64) if np.ndim(predicted) == 2 else None
     if classes is None:
         if probabilities is not None:
             raise DataError("probabilities without classes", accepted="the names of their columns")
@@ -117,7 +117,8 @@ def resample_sums(
     "Sums over rows drawn with replacement, as often as there are rows."
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(float) for _ in range(n))
-    return np.array([sums(weight) for weight in drawn])
+    found = [sums(weight) for weight in drawn]
+    return np.array(found) if n else np.empty((0, len(sums(np.ones(rows)))))
 
 
 def interval_of(

@@ -90,6 +90,8 @@ def label_table(
     table = rate_table(classes, sums(np.ones(len(flags)))[:size], drawn, level)
     if probabilities is None:
         return table
+    if len(probabilities) != len(flags):
+        raise DataError(f"{len(flags)} rows of labels, {len(probabilities)} of probabilities", "the same rows")
     check_probabilities(probabilities, classes, together=False)
     pairs = list(zip(flags.T, probabilities.T, strict=True))
     return table.with_columns(

@@ -104,13 +104,15 @@ def class_codes(
     "The target as numbers. `DataError` for a null, a name that is no class, or rows of one class only."
     target = target if isinstance(target, pl.Series) else pl.Series(target)
     several = isinstance(target.dtype, pl.List | pl.Array)
-    names = target.explode() if several else target
-    names = names.drop_nulls().cast(pl.String)
+    target = target.cast(pl.List(pl.String) if several else pl.String)
+    names = target.drop_nulls().explode(empty_as_null=False) if several else target
+    nulls = names.null_count() + (target.null_count() if several else 0)
+    names = names.drop_nulls()
     classes = list(names.unique().sort()) if classes is None else list(classes)
     if len(target) != rows:
         raise DataError(f"target of {len(target):,} rows for {rows:,} rows of features", accepted="one a row")
-    if target.null_count():
-        raise DataError(f"target is null in {target.null_count():,} rows", do="Drop rows without a label")
+    if nulls:
+        raise DataError(f"target has {nulls:,} nulls", do="Drop rows without a label")
     if len({*classes}) != len(classes):
         raise DataError(f"classes {classes}", accepted="each name once")
     unknown = names.filter(~names.is_in(classes))
