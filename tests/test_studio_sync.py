@@ -618,7 +618,7 @@ def test_a_steps_handle_says_which_tables_to_declare(project, tmp_path):
             work(project, History(handle), progress=False)
 
 
-def test_a_draft_pulls_and_writes_back_and_is_published_or_dropped(studio, project, tmp_path):
+def test_a_draft_pulls_and_writes_back_and_is_published_or_dropped(studio, project, tmp_path, capsys):
     handle = _handle(tmp_path, "label_events", "label_sync")
     history = History(handle)
     push(project, items_of(4), progress=False)
@@ -627,6 +627,8 @@ def test_a_draft_pulls_and_writes_back_and_is_published_or_dropped(studio, proje
     history.record("i1", "vision", annotator="eva")
     assert write_back(project, history, progress=False).created == 1
     assert labels_now(history) == {"i0": "mlops", "i1": "vision"}
+    notices = [line for line in capsys.readouterr().err.splitlines() if "draft" in line]
+    assert len(notices) == len(set(notices)) > 0
     handle.discard("label_events")  # and not the table beside it
     assert labels_now(history) == {"i1": "vision"}
     assert pull(project, history, progress=False).events == 1

@@ -106,6 +106,7 @@ class StepTables:
         self._pins = dict(pins or {})  # table to version
         self._work = Path(work) if work else project.private / "draft"
         self._staging = Staging(self._work / "staged", project.store)
+        self._noticed = set()
         self._read = {}  # the version of each table that was read; None where the draft changed it
         self._scrub = Scrubber(secret_values(project.settings))  # what is kept of a run holds no secret
 
@@ -123,7 +124,7 @@ class StepTables:
             )
         self._read[table] = version if frame is base else None
         if frame is not base and self.draft:
-            _notice(f"{table}: with the draft's changes; step.discard({table!r}) drops them")
+            self._notice(f"{table}: with the draft's changes; step.discard({table!r}) drops them")
         return frame
 
     def write(self, table, frame, mode="overwrite", keys=(), note="", evolve=False, metadata=None):
@@ -133,7 +134,7 @@ class StepTables:
         note, metadata = self._scrub(note), self._scrub.tree(metadata)
         self._staging.add(self.name, table, frame, mode, keys, note, evolve, metadata)
         if again:
-            _notice(f"{table}: a second append to the draft; step.discard({table!r}) starts over")
+            self._notice(f"{table}: a second append to the draft; step.discard({table!r}) starts over")
 
     def tag(self, table, name):
         "Name the version of a table that this step is writing."
@@ -160,11 +161,17 @@ class StepTables:
     def discard(self, table=None):
         "Drop what waits for one table, or for all: in draft also what other notebooks have drafted."
         self._staging.discard(table)
+        self._noticed.clear()
 
     def refresh(self, table):
         "In draft: read the newest version of a table from now on. A run keeps to what it pinned."
         if self.draft:
             self._pins.pop(table, None)
+
+    def _notice(self, text):  # once: a loop reads and writes a table many times
+        if text not in self._noticed:
+            self._noticed.add(text)
+            print(text, file=sys.stderr)
 
     def _declared(self, verb, table, declared):
         if table not in declared:
@@ -183,10 +190,6 @@ class StepTables:
             exists = self.project.store.exists(table)
             self._pins[table] = self.project.store.version(table) if exists else None
         return self._pins.get(table)
-
-
-def _notice(text):
-    print(text, file=sys.stderr)
 
 # %% ../../nbs/00_core/10_project.ipynb #2f26a8e0
 class Step(StepTables):
