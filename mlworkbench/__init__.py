@@ -1,9 +1,10 @@
 """A notebook-first interactive workbench for machine-learning systems."""
 
 __version__ = "0.1.0"
-__all__ = ["Project", "Store", "WorkbenchError", "step", "watch"]
+__all__ = ["LabelReview", "Project", "Store", "WorkbenchError", "step", "watch"]
 
 _HOMES = {  # imported on first use, so that `import mlworkbench` and the command line stay fast
+    "LabelReview": "mlworkbench.widgets.label_review",
     "Project": "mlworkbench.core.project",
     "Store": "mlworkbench.core.store",
     "WorkbenchError": "mlworkbench.core.errors",
