@@ -81,36 +81,34 @@ def read_labelled(
 ) -> LabelledRows:
     "Read items and their labels. Raises `DataError` for a column that is not there, and where nothing is left."
     delimiter = delimiter or find_delimiter(path, encoding)
-    texts = dict.fromkeys([*text, label, *filter(None, [id, annotator])], pl.String)
-    if len(texts) < len(text) + 1 + bool(id) + bool(annotator) or not text:
-        raise ConfigError(
-            f"{_twice(text, label, id, annotator)} is named twice", "each column in one role only"
-        )
-    source = read_csv(path, schema=texts, delimiter=delimiter, encoding=encoding)
-    rows = source.frame()
-    if source.rejected["reason"].str.contains("not in the file's encoding").any():
-        line = source.rejected.filter(pl.col("reason").str.contains("encoding"))["line"][0]
-        raise DataError(
-            f"{path} is not {encoding.upper()} in line {line}",
-            do=_remedy(UnicodeError()),
-            file=path,
-            line=line,
-        )
-    if rows.is_empty():
-        raise DataError(f"{path} has no rows", "a row an item", file=path)
-    rows, text, found = _with_ids(rows, list(text), id, annotator)
+    source = read_csv(path, _roles(text, label, id, annotator), delimiter=delimiter, encoding=encoding)
+    rows, text, found = _with_ids(_rows(path, source, encoding), list(text), id, annotator)
     votes = rows.select("item", annotator=_who(annotator), labels=_split(label, several)).drop_nulls("labels")
     votes, twice = _newest(votes)
     kept = rows.drop(label, *filter(None, [annotator])).unique("item", keep="first", maintain_order=True)
     findings = make_findings([*found, *twice, *_findings(path, kept, votes, text, label, source.rejected)])
-    return LabelledRows(
-        kept, votes, text, source.rejected, merge_findings(findings, make_findings(source.notes))
-    )
+    findings = merge_findings(findings, make_findings(source.notes))
+    return LabelledRows(kept, votes, text, source.rejected, findings)
 
 
-def _twice(*roles):
-    names = [*roles[0], *filter(None, roles[1:])]
-    return next((f"column '{name}'" for name in names if names.count(name) > 1), "no text column")
+def _roles(text, label, id, annotator):  # -> the schema of these columns
+    if not text:
+        raise ConfigError("no text column is named", "one or more")
+    names = [*text, *filter(None, [label, id, annotator])]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"column '{twice}' is named twice", "each column in one role only")
+    return dict.fromkeys(names, pl.String)
+
+
+def _rows(path, source, encoding):
+    rows = source.frame()
+    wrong = source.rejected.filter(pl.col("reason").str.contains("not in the file's encoding"))
+    if wrong.height:
+        line, do = wrong["line"][0], _remedy(UnicodeError())
+        raise DataError(f"{path} is not {encoding.upper()} in line {line}", do=do, file=path, line=line)
+    if rows.is_empty():
+        raise DataError(f"{path} has no rows", "a row an item", file=path)
+    return rows
 
 
 def _who(annotator):
@@ -133,42 +131,27 @@ def _newest(votes):
 # %% ../../nbs/20_labels/50_imports.ipynb #e0b6bb6d
 def _with_ids(rows, text, id, annotator):
     "Rows with `item` first, the text columns by their names now, findings."
-    names = (
-        [id]
-        if id
-        else [n for n in ("item", "id") if n in rows.columns and n not in text and _names_rows(rows, n)][:1]
-    )
-    if names:
-        if rows[names[0]].null_count():
-            raise DataError(
-                f"column '{names[0]}' is empty in some rows",
-                "an id in every row",
-                "Name another column, or none",
-            )
-        ids = rows[names[0]].cast(pl.String).alias("item")
-        rows = rows.drop(names[0])
-    else:
-        ids = content_hash(rows, text).str.head(12).alias("item")
+    fits = (n for n in ("item", "id") if n in rows.columns and n not in text and _names_rows(rows, n))
+    column = id or next(fits, "")
+    if column and rows[column].null_count():
+        do = "Name another column, or none"
+        raise DataError(f"column '{column}' is empty in some rows", "an id in every row", do)
+    ids = rows[column].cast(pl.String) if column else content_hash(rows, text).str.head(12)
+    ids, rows = ids.alias("item"), rows.drop([column] if column else [])
     if "item" in rows.columns:  # the name is taken; what has it is called otherwise
         rows, text = rows.rename({"item": "item_column"}), ["item_column" if n == "item" else n for n in text]
     if annotator:
         return rows.insert_column(0, ids), text, []
-    again = ids.to_frame().select(n=pl.int_range(pl.len()).over("item"))["n"]
-    if names and (again > 0).any():
-        twice = ids.filter(again > 0)[0]
+    again = pl.int_range(pl.len()).over("item")
+    if column and ids.is_duplicated().any():
+        twice = ids.filter(ids.is_duplicated())[0]
         do = "Name the column that says who gave each label (annotator), or another id"
-        raise DataError(f"'{twice}' is twice in column '{names[0]}'", "ids that differ", do, column=names[0])
-    ids = pl.DataFrame({"item": ids, "n": again}).select(
-        item=pl.when(pl.col("n") == 0).then("item").otherwise(pl.format("{}-{}", "item", pl.col("n") + 1))
-    )["item"]
-    said = (
-        ""
-        if id
-        else f"'{names[0]}' names the items"
-        if names
-        else f"no id column: items are named by a hash of {', '.join(text)}"
-    )
-    return rows.insert_column(0, ids), text, [finding("item_ids", "items", "info", said)] * bool(said)
+        raise DataError(f"'{twice}' is twice in column '{column}'", "ids that differ", do, column=column)
+    numbered = pl.when(again == 0).then("item").otherwise(pl.format("{}-{}", "item", again + 1))
+    ids = ids.to_frame().select(item=numbered)["item"]
+    said = f"no id column: items are named by a hash of {', '.join(text)}"
+    said = f"'{column}' names the items" if column else said
+    return rows.insert_column(0, ids), text, [finding("item_ids", "items", "info", said)] * (not id)
 
 
 def _names_rows(rows, name):
@@ -186,20 +169,15 @@ def _findings(path, items, votes, text, label, rejected):
         yield finding(
             "missing_label", label, "warn", f"{missing:,} of {items.height:,} items have no label", missing, 0
         )
-    blank = items.filter(
-        pl.all_horizontal(pl.col(name).fill_null("").str.strip_chars() == "" for name in text)
-    )
-    if blank.height:
-        message = f"{blank.height:,} items have no text in {' or '.join(text)}"
-        yield finding(
-            "empty_text",
-            ", ".join(text),
-            "warn",
-            message,
-            blank.height,
-            0,
-            items=blank["item"].head(5).to_list(),
-        )
+    yield from _empty(items, text)
+
+
+def _empty(items, text):
+    blank = pl.all_horizontal(pl.col(name).fill_null("").str.strip_chars() == "" for name in text)
+    if (rows := items.filter(blank)).height:
+        message = f"{rows.height:,} items have no text in {' or '.join(text)}"
+        some = rows["item"].head(5).to_list()
+        yield finding("empty_text", ", ".join(text), "warn", message, rows.height, 0, items=some)
 
 # %% ../../nbs/20_labels/50_imports.ipynb #ffd21c1a
 def draft_taxonomy(
@@ -223,9 +201,13 @@ def draft_taxonomy(
         )
     text = taxonomy_text(taxonomy)
     if several:
-        order = ", ".join(f'"{name}"' for name in reversed(taxonomy.names))
+        order = ", ".join(map(_toml, reversed(taxonomy.names)))
         text = text.replace("\n", f"\npriority = [{order}]  # where only one may stay: the rarest first\n", 1)
     return f"# A draft, made of the column '{label}'. Add what each label means, and which other words mean it.\n{text}"
+
+
+def _toml(value):
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON and TOML agree but for DEL
 
 # %% ../../nbs/20_labels/50_imports.ipynb #33368e4c
 def draft_files(
@@ -251,10 +233,6 @@ def _draft_rules(names, text):
             lines += ["[[rule]]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
     return "\n".join(lines)
 
-
-def _toml(value):
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")  # JSON and TOML agree but for DEL
-
 # %% ../../nbs/20_labels/50_imports.ipynb #1e46c7ce
 def label_events(
     votes: pl.DataFrame,  # item, annotator, labels (lists, in any words); time, where it is known
@@ -270,31 +248,13 @@ def label_events(
     joined = votes.join(hashes, on="item", how="left", maintain_order="left")
     strange = joined.filter(pl.col("content").is_null())
     message = f"{strange.height:,} labels of {origin} are for items that are not there"
-    more = [
-        finding(
-            "unknown_item",
-            origin,
-            "warn",
-            message,
-            strange.height,
-            0,
-            items=strange["item"].head(5).to_list(),
-        )
-    ]
+    some = strange["item"].head(5).to_list()
+    more = [finding("unknown_item", origin, "warn", message, strange.height, 0, items=some)]
     joined = joined.drop_nulls("content")
-    source = joined.select(
-        pl.when(pl.col("annotator") == IMPORTED).then(pl.lit("import")).otherwise(pl.lit("human"))
-    )
-    given = {"time": joined["time"]} if "time" in joined.columns else {}
-    events = make_events(
-        joined["item"],
-        joined["labels"],
-        joined["annotator"],
-        source.to_series(),
-        content=joined["content"],
-        origin=origin,
-        **given,
-    )
+    source = pl.when(pl.col("annotator") == IMPORTED).then(pl.lit("import")).otherwise(pl.lit("human"))
+    facts = joined.with_columns(source=source).drop("item").to_dict()
+    names = [name for name in ("labels", "annotator", "source", "content", "time") if name in facts]
+    events = make_events(joined["item"], origin=origin, **{name: facts[name] for name in names})
     return events, merge_findings(found, make_findings(more * bool(strange.height)))
 
 # %% ../../nbs/20_labels/50_imports.ipynb #53bdb731
@@ -322,7 +282,7 @@ def text_findings(
     labels: pl.DataFrame,  # item, label
     rare: int = 10,  # a label with fewer items is told
 ) -> pl.DataFrame:  # findings
-    "Texts that are there twice, with one label or with several, and labels that are rare."
+    "Texts that are empty, or there twice, with one label or with several; labels that are rare."
     same = items.select("item", text=content_hash(items, text)).join(labels, on="item", how="left")
     groups = same.group_by("text", maintain_order=True).agg("item", pl.col("label").drop_nulls().unique())
     twice = groups.filter(pl.col("item").list.len() > 1)
@@ -332,25 +292,14 @@ def text_findings(
         ("duplicate_text", "info", twice, "texts are there more than once"),
         ("duplicate_conflict", "warn", split, "texts that are there more than once have different labels"),
     ]
-    found = [
-        finding(
-            name,
-            ", ".join(text),
-            level,
-            f"{rows.height:,} {said}",
-            rows.height,
-            0,
-            items=rows["item"].head(5).to_list(),
-        )
-        for name, level, rows, said in tests
-        if rows.height
-    ]
+    found = [*_empty(items, text)]
+    for name, level, rows, said in tests:
+        if rows.height:
+            message, some = f"{rows.height:,} {said}", rows["item"].head(5).to_list()
+            found.append(finding(name, ", ".join(text), level, message, rows.height, 0, items=some))
     for name, count in counts.iter_rows():
-        found.append(
-            finding(
-                "rare_label", name, "warn", f"'{name}' has {count:,} items, fewer than {rare:,}", count, rare
-            )
-        )
+        message = f"'{name}' has {count:,} items, fewer than {rare:,}"
+        found.append(finding("rare_label", name, "warn", message, count, rare))
     return merge_findings(make_findings(found))
 
 # %% ../../nbs/20_labels/50_imports.ipynb #feb4affd
