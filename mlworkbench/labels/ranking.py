@@ -79,7 +79,7 @@ def text_views(
     classes: list[str] | None = None,  # the order of the columns
     stop_words: str | list[str] | None = "english",  # words that tell nothing; None for other languages
 ) -> list[Callable]:  # for `refine_probabilities`
-    """Four views of texts: words and pieces of words, with logistic regression and with naive Bayes.
+    """Three views of texts: words with logistic regression, pieces of words with it, words with naive Bayes.
 
     Which words there are, and how rare, is counted over all texts; labels play no part in that. Raises `DataError` where
     no text has a word.
@@ -91,10 +91,11 @@ def text_views(
     texts = ["" if text is None else text for text in texts]
     options = {"sublinear_tf": True, "min_df": 2 if len(texts) > 100 else 1, "max_features": 100_000}
     word = TfidfVectorizer(ngram_range=(1, 2), stop_words=stop_words, **options)
-    piece = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **options)
+    piece = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options)
     try:
-        features = [word.fit_transform(texts), piece.fit_transform(texts)]
+        words, pieces = word.fit_transform(texts), piece.fit_transform(texts)
     except ValueError as error:
         raise DataError("no text has a word", "texts of words", "Choose another column") from error
-    models = [LogisticRegression(C=10, max_iter=200, tol=1e-2), MultinomialNB(alpha=0.1)]
-    return [estimator_view(model, part, labels, classes) for part in features for model in models]
+    linear = LogisticRegression(C=10, max_iter=200)
+    pairs = [(linear, words), (linear, pieces), (MultinomialNB(alpha=0.1), words)]
+    return [estimator_view(model, features, labels, classes) for model, features in pairs]
