@@ -31,6 +31,8 @@ def clean_votes(
     label = pl.col(name).alias("label")
     if isinstance(schema[name], pl.List):
         label = label.cast(pl.List(pl.String)).list.drop_nulls().map_batches(sort_labels)
+    elif schema[name].is_float():
+        label = label.fill_nan(None)  # missing
     elif not schema[name].is_numeric():
         label = label.cast(pl.String)
     texts = pl.col("item", "annotator").cast(pl.String)
@@ -80,15 +82,13 @@ def code_votes(
     labels: Sequence | None = None,  # the label space in its order; what occurs, where None
 ) -> tuple[pl.DataFrame, list]:  # votes with `code`, the labels
     "Labels as numbers. Raises `DataError` for a label outside the space."
-    found = clean["label"].unique().sort().to_list()
-    order = found if labels is None or isinstance(clean.schema["label"], pl.List) else list(labels)
-    known = set(order) if order is not found else ()
-    for label in found if known else ():
-        if label not in known:
-            do = nearest(label, order) or "Map it with the taxonomy first"
-            raise DataError(
-                f"label {label!r} is not in the label space", ", ".join(map(str, order)), do, label=label
-            )
+    found, several = clean["label"].unique().sort().to_list(), isinstance(clean.schema["label"], pl.List)
+    known = None if labels is None else list(dict.fromkeys(labels))
+    for label in sorted({*(name for names in found for name in names)}) if several else found:
+        if known is not None and label not in known:
+            got, do = f"label {label!r} is not in the label space", nearest(label, known)
+            raise DataError(got, ", ".join(map(str, known)), do or "Map it with the taxonomy", label=label)
+    order = found if known is None or several else known
     codes = pl.DataFrame(
         {"label": order, "code": range(len(order))}, schema={"label": clean.schema["label"], "code": pl.Int64}
     )

@@ -318,6 +318,7 @@ def consensus(
         one = _consensus_of(clean.with_columns(pl.col("label").list.first()), method, labels)
         several = pl.concat_list("label").list.drop_nulls().alias("labels")
         return one.select("item", several, "probability", "votes", "tie")
+    code_votes(clean, labels)  # a label outside the space is an error
     rows = pl.concat(
         _consensus_of(binary, method, ["no", "yes"]).with_columns(name=pl.lit(name))
         for name, binary in yes_no_votes(clean.rename({"label": "labels"}), labels)

@@ -94,6 +94,9 @@ def rule(
     columns: Sequence[str] = (),  # what the function reads; all, where empty
 ) -> Callable:  # a decorator
     "Make a rule of a function of a row (a dict): it returns True, a label, or None to abstain."
+    if callable(label):
+        got = f"@rule without parentheses above '{label.__name__}'"
+        raise ConfigError(got, "@rule('label'), or @rule() where the function returns labels")
     return lambda function: Rule(name or function.__name__, label, tuple(columns), function=function)
 
 
@@ -224,6 +227,7 @@ class Rules:
             raise DataError(
                 got, do="Let it return None where it cannot tell", rule=one.name, row=number
             ) from error
+        answer = answer.item() if isinstance(answer, np.generic) else answer  # numpy's True is not Python's
         answer = one.label if answer is True else answer
         return ABSTAIN if answer is None or answer is False else self._code(answer, one, row=number)
 
@@ -250,6 +254,19 @@ def _check_columns(rules, schema):
             if (one.words or one.pattern) and schema[column] not in (pl.String, pl.Null):
                 got = f"rule '{one.name}' reads column '{column}', which is {schema[column]}"
                 raise DataError(got, "text", "Cast it", rule=one.name, column=column)
+        if one.function is None and not one.words and not one.pattern:
+            _check_condition(one, schema)
+
+
+def _check_condition(one, schema):
+    try:
+        dtype = pl.DataFrame(schema=schema).select(where=_expression(one)).schema["where"]
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"rule '{one.name}': {reason}", "SQL such as stars > 100", rule=one.name) from None
+    if dtype not in (pl.Boolean, pl.Null):
+        got = f"rule '{one.name}' gives {dtype}"
+        raise DataError(got, "a condition that is true or false, such as stars > 100", rule=one.name)
 
 
 def _fired_by_words(rules, rows):  # -> (rows, rules), true where a plain word occurs
@@ -278,6 +295,7 @@ def _expression(one):  # true where a rule fires, beside its plain words
 
 
 def _spans(text, pattern):  # by polars' own regex, so that what is shown is what voted
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji becomes a question mark
     marks = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in text)
     begin, end = next(marks), next(marks)
     marked = pl.Series([text]).str.replace_all(pattern, f"{begin}${{0}}{end}")[0]
