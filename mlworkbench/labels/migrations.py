@@ -57,17 +57,13 @@ def merge_labels(
     all_ = [base, *(label for label in merged if label is not base)]
 
     def together(*keys):
-        return tuple(
-            dict.fromkeys(word for x in all_ for key in keys for word in _words(x, key) if word != into)
-        )
+        words = (word for x in all_ for key in keys for word in _words(x, key))
+        return tuple(word for word in dict.fromkeys(words) if word != into)
 
-    one = replace(
-        base,
-        definition=definition or base.definition or merged[0].definition,
-        examples=together("examples"),
-        aliases=together("aliases", "name"),
-        raw=tuple(word for word in together("raw") if word not in together("aliases", "name")),
-    )
+    aliases = together("aliases", "name")
+    raw = tuple(word for word in together("raw") if word not in aliases)
+    said = definition or base.definition or merged[0].definition
+    one = replace(base, definition=said, examples=together("examples"), aliases=aliases, raw=raw)
     place = next(n for n, x in enumerate(taxonomy.labels) if x in (base, *merged))
     rest = [None if x in (base, *merged) else x for x in taxonomy.labels]
     rest[place] = one

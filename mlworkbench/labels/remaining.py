@@ -126,14 +126,16 @@ def error_rate(
 def _weighted(rows, population, confidence, method):
     strata = rows.group_by("chance").agg(
         drawn=pl.len(), n=pl.col("error").count(), x=pl.col("error").sum()
-    ).filter(pl.col("n") > 0).sort("chance")  # fmt: skip
+    ).sort("chance")  # fmt: skip
     size = (strata["drawn"] / strata["chance"]).to_numpy()
     n, x = strata["n"].to_numpy(), strata["x"].to_numpy()
-    share, rates = size / size.sum(), x / n
-    parts = zip(x.tolist(), n.tolist(), size.round().astype(int).tolist(), strict=True)
-    ends = np.array(
-        [rate_interval(wrong, of, max(whole, of), confidence, method) for wrong, of, whole in parts]
-    )
+    seen = n > 0  # of the other strata nothing is known: their rate is taken for that of the rest
+    share, rates = size / size.sum(), x / np.maximum(n, 1)
+    rates[~seen] = rates[seen] @ share[seen] / share[seen].sum()
+    ends = np.tile([0.0, 1.0], (len(n), 1))
+    for at in np.flatnonzero(seen):
+        whole = max(round(size[at]), n[at])
+        ends[at] = rate_interval(int(x[at]), int(n[at]), int(whole), confidence, method)
     rate = float(share @ rates)
     low = rate - float(np.linalg.norm(share * (rates - ends[:, 0])))
     high = rate + float(np.linalg.norm(share * (ends[:, 1] - rates)))
