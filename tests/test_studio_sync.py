@@ -149,7 +149,7 @@ def test_connect_says_what_is_wrong(studio_server, monkeypatch):
         assert studio.url == studio_server.url
 
 
-def test_a_server_of_another_version_and_a_busy_one(studio_server):
+def test_a_server_of_another_version_and_a_busy_one(studio_server, monkeypatch):
     other = answer("200 OK", b'{"release": "1.9.2"}')
     with (
         Proxy(studio_server.url, once("version", other)) as proxy,
@@ -163,6 +163,14 @@ def test_a_server_of_another_version_and_a_busy_one(studio_server):
         proxy.plan = lambda line: answer("503 Busy")
         with pytest.raises(StudioError, match="503; 5 att"):
             studio.users()
+        proxy.plan = lambda line: "hold"
+        monkeypatch.setattr(studios, "TIMEOUT_S", 0.2)
+        with pytest.raises(StudioError, match="ReadTimeout.*; 1 att"):
+            studio.users()
+        monkeypatch.setattr(studios, "FIRST_S", 0.2)
+        monkeypatch.setattr(studios, "TIMEOUT_S", 60)
+        with pytest.raises(StudioError, match="ReadTimeout.*; 1 att"):
+            connect(proxy.url, studio_server.token)
 
 
 @pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")  # the SDK's own
