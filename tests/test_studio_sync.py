@@ -165,11 +165,11 @@ def test_a_server_of_another_version_and_a_busy_one(studio_server, monkeypatch):
             studio.users()
         proxy.plan = lambda line: "hold"
         monkeypatch.setattr(studios, "TIMEOUT_S", 0.2)
-        with pytest.raises(StudioError, match="ReadTimeout.*; 1 att"):
+        with pytest.raises(StudioError, match=r"ReadTimeout.*; 1 att"):
             studio.users()
         monkeypatch.setattr(studios, "FIRST_S", 0.2)
         monkeypatch.setattr(studios, "TIMEOUT_S", 60)
-        with pytest.raises(StudioError, match="ReadTimeout.*; 1 att"):
+        with pytest.raises(StudioError, match=r"ReadTimeout.*; 1 att"):
             connect(proxy.url, studio_server.token)
 
 
