@@ -15,7 +15,7 @@ from conftest import s3_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlworkbench.core.errors import ConfigError, StoreError
+from mlworkbench.core.errors import ConfigError, DataError, StoreError
 from mlworkbench.core.project import Project, Step, publish_work
 from mlworkbench.core.store import Store
 from mlworkbench.labels.history import (
@@ -173,6 +173,13 @@ def test_record_reads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "_delta", refuse)
     event = history.record("a", "dog", "ada")
     history.undo(event, "ada")
+
+
+def test_a_label_that_is_none_is_no_decision(tmp_path):
+    history = History(Store(tmp_path))
+    with pytest.raises(DataError, match="1 labels are null"):
+        history.record("a", None, "ada")
+    assert history.events().collect().is_empty()
 
 
 def test_a_forked_child_writes_a_journal_of_its_own(tmp_path):

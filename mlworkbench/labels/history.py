@@ -219,7 +219,7 @@ class History(EventTable):
 
     def record(self, item, labels=(), annotator="", **more) -> str:
         "Keep one decision now; takes what `make_events` takes. The event's id."
-        labels = [labels] if isinstance(labels, str) else list(labels or ())
+        labels = [labels] if isinstance(labels, str | None) else list(labels)
         now = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
         event = make_events([item], [labels] if labels else (), annotator, **{"time": now, **more})
         if self._step is not None and not self._step.draft:
