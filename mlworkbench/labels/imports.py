@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMPORTED', 'find_delimiter', 'LabelledRows', 'read_labelled', 'draft_taxonomy', 'draft_files', 'label_events',
-           'given_labels', 'text_findings', 'possible_shares', 'prior_probabilities']
+           'given_labels', 'text_findings', 'text_copies', 'possible_shares', 'prior_probabilities']
 
 # %% ../../nbs/20_labels/50_imports.ipynb #44d25a91
 import json
@@ -20,6 +20,7 @@ from ..core.findings import finding, make_findings, merge_findings
 from ..data.csv import read_csv
 from ..data.files import undecodable
 from .events import content_hash, make_events
+from .similar import text_vectors
 from .taxonomy import from_labels, label_key, taxonomy_text
 
 # %% ../../nbs/20_labels/50_imports.ipynb #6d73122c
@@ -301,6 +302,23 @@ def text_findings(
         message = f"'{name}' has {count:,} items, fewer than {rare:,}"
         found.append(finding("rare_label", name, "warn", message, count, rare))
     return merge_findings(make_findings(found))
+
+# %% ../../nbs/20_labels/50_imports.ipynb #351f7b6e
+def text_copies(
+    items: pl.DataFrame,  # item and the text columns
+    text: list[str],
+    similar: float = 0.9,  # cosine of their TF-IDF from which two texts are nearly the same
+) -> pl.DataFrame:  # item, other, similarity: each pair once, the most similar first
+    "Pairs of texts that are the same or nearly. Texts without a word are like no other."
+    vectors, found = text_vectors(*items.select(text)), []
+    for first in range(0, items.height, 1000):
+        near = (vectors[first : first + 1000] @ vectors.T).tocoo()
+        row, column = near.coords[0] + first, near.coords[1]
+        kept = (near.data >= similar) & (row < column)
+        found.append(pl.DataFrame({"row": row[kept], "column": column[kept], "similarity": near.data[kept]}))
+    pairs = pl.concat(found)
+    names = {"item": items["item"].gather(pairs["row"]), "other": items["item"].gather(pairs["column"])}
+    return pl.DataFrame({**names, "similarity": pairs["similarity"]}).sort("similarity", descending=True)
 
 # %% ../../nbs/20_labels/50_imports.ipynb #feb4affd
 def possible_shares(
