@@ -133,7 +133,8 @@ def label_posterior(
 ) -> np.ndarray:  # (items,) the chance that each given label is right, 0 to 1
     """P(true = given | item, given) = p(i) p(given i | true i) / sum over j of p(j) p(given i | true j).
 
-    The noise p(given | true) is the joint's, with one made-up row added to each pair, so that what was never seen stays possible.
+    The noise p(given | true) is the joint's, with one made-up row added to each pair, so that what was never seen
+    stays possible.
     """
     noise = ((joint + 1.0) / (joint + 1.0).sum(axis=0)).astype(scan.own.dtype)
     own = noise.diagonal()[scan.codes] * scan.own
@@ -156,10 +157,10 @@ def find_label_issues(
 ) -> pl.DataFrame:  # row, given, suggested, probability, self_confidence, normalized_margin, score, is_issue
     """Labels that are probably wrong, the worst first.
 
-    `probability` is that of the suggested class, `score` what they are ranked by (0: surely wrong). The set, and its order by
-    the first two rankings, are those of cleanlab 2.9 with its defaults. Probabilities are read three times, in blocks:
-    memory is about 30 bytes a row and 8 bytes a pair of classes. Raises `DataError` for labels or probabilities that are wrong.
-    Source: C. Northcutt, L. Jiang, I. Chuang, Confident Learning, JAIR 70, 2021.
+    `probability` is that of the suggested class, `score` what they are ranked by (0: surely wrong). The set, and its
+    order by the first two rankings, are those of cleanlab 2.9 with its defaults. Probabilities are read three times,
+    in blocks: memory is about 30 bytes a row and 8 bytes a pair of classes. Raises `DataError` for labels or
+    probabilities that are wrong. Source: C. Northcutt, L. Jiang, I. Chuang, Confident Learning, JAIR 70, 2021.
     """
     if rank_by not in RANKINGS:
         raise ConfigError(f"rank_by={rank_by!r}", ", ".join(RANKINGS), nearest(rank_by, RANKINGS))

@@ -133,8 +133,8 @@ def class_noise(
 ) -> pl.DataFrame:  # label, given, true (shares of the rows), wrong, missed (rates), mistaken_for
     """A line a class: how frequent it is given and truly, how often it is wrong where given, how often missed where true.
 
-    `wrong` is p(true is another | given), `missed` is p(given another | true); `mistaken_for` is the most frequent true class
-    of its wrong labels, null where there are none.
+    `wrong` is p(true is another | given), `missed` is p(given another | true); `mistaken_for` is the most frequent
+    true class of its wrong labels, null where there are none.
     """
     share = joint / joint.sum()
     given, true, right = share.sum(axis=1), share.sum(axis=0), share.diagonal()
@@ -163,7 +163,7 @@ def true_accuracy(
 ) -> dict[
     str, float
 ]:  # lowest, expected, highest accuracy against the true labels, and ceiling: what a perfect model would measure
-    """Between what the accuracy against true labels lies, whatever the errors; and what to expect where they are independent.
+    """Bounds of the accuracy against true labels, whatever the errors; and what to expect where they are independent.
 
     The ceiling is 1 - errors: no model that is right can measure more. Raises `DataError` for shares outside 0 to 1.
     """

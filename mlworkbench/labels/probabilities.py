@@ -52,7 +52,7 @@ def _unique(classes):
         raise DataError(f"classes {', '.join(names)}", "each name once")
     return names
 
-
+# %% ../../nbs/20_labels/10_probabilities.ipynb #035de9bf
 def _coded(codes, classes, size):
     names = _unique(range(size or int(codes.max(initial=-1)) + 1) if classes is None else classes)
     wrong = (codes < 0) | (codes >= len(names))
@@ -99,7 +99,7 @@ def probability_blocks(
             f"{more}{min(at, rows)} rows of probabilities for {rows} labels", "one row for each label"
         )
 
-
+# %% ../../nbs/20_labels/10_probabilities.ipynb #f4f523df
 def _batches(pred_probs, step):
     if isinstance(pred_probs, str | Path):
         path = Path(pred_probs)
@@ -230,7 +230,7 @@ def cross_validate(
             progress(number + 1, folds)
     return result
 
-
+# %% ../../nbs/20_labels/10_probabilities.ipynb #39f68a8b
 def _tell_missing(codes, train, names, number):
     present = np.isin(np.arange(len(names)), codes[train])
     missing = [names[i] for i in np.flatnonzero(~present) if (codes == i).any()]

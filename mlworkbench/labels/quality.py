@@ -52,9 +52,10 @@ def label_quality(
 ) -> Quality:
     """Label errors, copies, outliers, ambiguous items, rare labels and noise of each class, as findings and a line an item.
 
-    `items` has `row`, `label` and, as far as asked: `score` (the chance that the label is right), `suggested`, `probability`,
-    `is_label_issue`, `is_ambiguous`; `duplicates` (number of the set, null: none), `is_conflict`, `outlier`, `is_outlier`;
-    `copies` (number of the set), `is_copy_conflict`, `is_across`. Raises `DataError` for inputs of different lengths.
+    `items` has `row`, `label` and, as far as asked: `score` (the chance that the label is right), `suggested`,
+    `probability`, `is_label_issue`, `is_ambiguous`; `duplicates` (number of the set, null: none), `is_conflict`,
+    `outlier`, `is_outlier`; `copies` (number of the set), `is_copy_conflict`, `is_across`. Raises `DataError` for
+    inputs of different lengths.
     """
     size = pred_probs.shape[1] if hasattr(pred_probs, "shape") and len(pred_probs.shape) == 2 else None
     codes, classes = label_codes(labels, classes, size)
