@@ -167,7 +167,10 @@ class LabelModel:
         votes = _check_votes(votes, self.state["K"])
         if votes.shape[1] != len(weights):
             raise DataError(f"votes of {votes.shape[1]} rules", f"{len(weights)} rules, as in fit")
-        chances, prior = np.array(self.state["chances"]).swapaxes(1, 2), np.array(self.state["prior"])
+        chances, prior = (
+            np.array(self.state["chances"]).reshape(-1, self.state["K"], self.state["K"]).swapaxes(1, 2),
+            np.array(self.state["prior"]),
+        )
         scores, start = (part.astype(np.float32) for part in _scores(chances, prior, weights))
 
         def some(begin):

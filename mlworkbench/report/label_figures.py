@@ -155,7 +155,8 @@ def confusion_matrix_figure(
         "x": names,
         "y": names,
         "zmin": 0,
-        "zmax": max([cell for row in off for cell in row if cell is not None] + [0.05]),
+        "zmax": 3
+        * max([cell for row in off for cell in row if cell is not None] + [0.05]),  # pale: text is read on it
         "showscale": False,
         "hoverongaps": False,
         "hovertemplate": f"{rows} %{{y}}, {columns} %{{x}}: %{{text}}<extra></extra>",
