@@ -144,11 +144,24 @@ def test_the_gold_set_is_kept_from_training(demo):
     assert not {*gold["item"]} & {*project.store.read("tune").collect()["item"]}
 
 
+def test_copies_of_a_text_are_on_one_side_of_the_gold_split(demo):
+    project, _ = demo
+    near, parts = project.store.read("near").collect(), project.store.read("parts").collect()
+    sides = near.join(parts, on="item").join(parts.rename({"item": "other"}), on="other", suffix="_other")
+    assert sides.height == near.height >= 4 and (sides["part"] == sides["part_other"]).all()
+
+
+def test_likely_errors_and_noise_are_findings(demo):
+    project, record = demo
+    assert "probably have a wrong label" in (project.runs / record["run"] / "50_issues.html").read_text()
+
+
 def test_the_champion_beats_the_rules_and_is_not_perfect(demo):
     project, record = demo
     ladder = project.store.read("ladder").collect()
     score = dict(ladder.select("model", "value").iter_rows())
     assert score["tfidf"] > score["rules"] + 0.02
+    assert Step(project, "90_evaluate").load_model("rules", load_bundle).classes == sorted(topics_corpus.TOPICS)
     champion = Step(project, "90_evaluate").load_model("champion", load_bundle)
     metrics = next(step["metrics"] for step in record["steps"] if step["name"] == "90_evaluate")
     assert metrics["gold"] and 0.7 < metrics["weighted_f1"] < 0.98  # measured about 0.8 on 150 gold items
@@ -175,6 +188,7 @@ def test_ones_own_csv_goes_through_all_steps(own):
     assert load_taxonomy(project.root).names == ["billing", "login", "delivery"]
     assert "no agreement can be measured" in outputs(project, record, "40_agreement")
     assert "no gold set yet" in outputs(project, record, "90_evaluate")
+    assert project.store.read("queue").collect()["given"].null_count() == 1  # "no idea" has no label
     assert set(History(project.store).events().collect()["source"].cast(pl.String)) == {"import"}
 
 
