@@ -161,7 +161,8 @@ def test_the_champion_beats_the_rules_and_is_not_perfect(demo):
     ladder = project.store.read("ladder").collect()
     score = dict(ladder.select("model", "value").iter_rows())
     assert score["tfidf"] > score["rules"] + 0.02
-    assert Step(project, "90_evaluate").load_model("rules", load_bundle).classes == sorted(topics_corpus.TOPICS)
+    rules = Step(project, "80_train").load_model("rules", load_bundle)
+    assert set(rules.classes) == set(topics_corpus.TOPICS)
     champion = Step(project, "90_evaluate").load_model("champion", load_bundle)
     metrics = next(step["metrics"] for step in record["steps"] if step["name"] == "90_evaluate")
     assert metrics["gold"] and 0.7 < metrics["weighted_f1"] < 0.98  # measured about 0.8 on 150 gold items
