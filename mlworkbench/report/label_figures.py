@@ -150,7 +150,9 @@ def confusion_matrix_figure(
     trace = {
         "type": "heatmap",
         "z": off,
-        "text": text,
+        "text": [
+            ["" if i == j else text[i][j] for j in places] for i in places
+        ],  # the others are annotations
         "texttemplate": "%{text}",
         "x": names,
         "y": names,
