@@ -65,7 +65,7 @@ def _largest(kept, wanted, bound):  # the largest wanted of each pair and one mo
     order = order[stays]
     return pairs[stays], rows[order], margins[order]
 
-
+# %% ../../nbs/20_labels/12_issues.ipynb #ee420677
 def _runs(numbers):  # where each run of equal numbers starts, and how long it is
     first = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1)) if len(numbers) else np.arange(0)
     return first, np.diff(first, append=len(numbers))
@@ -176,7 +176,7 @@ def find_label_issues(
     found = _ranked(scan, rows, scan.predicted[rows], scan.highest[rows], rank_by, chance)
     return found.with_columns(is_issue=True)
 
-
+# %% ../../nbs/20_labels/12_issues.ipynb #aedd5eba
 def _ranked(scan, rows, suggested, probability, rank_by, chance):
     own = scan.own[rows]
     scores = {"self_confidence": own, "normalized_margin": (own - probability + 1) / 2}

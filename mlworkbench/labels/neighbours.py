@@ -47,7 +47,7 @@ def nearest_neighbours(
     squared = (-2 * values).clip(min=0)
     return where, squared / 2 if metric == "cosine" else np.sqrt(squared)
 
-
+# %% ../../nbs/20_labels/14_neighbours.ipynb #152b870b
 def _prepared(embeddings, metric):
     "Two float32 matrices whose product is minus half the squared distance."
     if metric not in METRICS:
@@ -81,7 +81,7 @@ def _better(tile, values, axis):
     rows, columns = np.divmod(found, tile.shape[1])
     return (rows, columns) if axis == 0 else (columns, rows)
 
-
+# %% ../../nbs/20_labels/14_neighbours.ipynb #aff29f01
 def _keep_best(values, where, tile, rows, columns, offset):
     "Put what was found into `values` and `where`, both (rows, k) and nearest first."
     k = values.shape[1]

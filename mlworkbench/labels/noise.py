@@ -31,7 +31,7 @@ class Scan:
         "How many rows have each label."
         return np.bincount(self.codes, minlength=len(self.classes))
 
-
+# %% ../../nbs/20_labels/11_noise.ipynb #7a58de78
 def scan_rows(
     labels,  # names or codes, (items,)
     pred_probs: Source,  # out-of-sample probabilities (items, K), see `probability_blocks`

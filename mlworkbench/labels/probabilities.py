@@ -70,7 +70,7 @@ Source = np.ndarray | pl.DataFrame | pl.LazyFrame | str | Path | Callable[[], It
 
 
 def probability_blocks(
-    pred_probs: Source,  # (items, K): an array, a memory map, a frame, a .npy or .parquet file, or a function that yields batches
+    pred_probs: Source,  # (items, K): array, memory map, frame, .npy or .parquet file, or function yielding batches
     rows: int,  # how many items there are
     classes: int,  # K
 ) -> Iterator[tuple[int, np.ndarray]]:  # the first row of each block, and the block (some rows, K)

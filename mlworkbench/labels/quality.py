@@ -39,7 +39,7 @@ class Quality:
     noise: pl.DataFrame | None = None  # a line a class, see `class_noise`
     joint: np.ndarray | None = None  # (K, K) given x true
 
-
+# %% ../../nbs/20_labels/15_quality.ipynb #8b5a88a7
 def label_quality(
     labels,  # names or codes, (items,)
     pred_probs: Source | None = None,  # out-of-sample probabilities (items, K)
@@ -78,7 +78,7 @@ def _same_length(rows, **parts):
         if part is not None and len(part) != rows:
             raise DataError(f"{name} have {len(part)} rows for {rows} labels", "one row for each label")
 
-
+# %% ../../nbs/20_labels/15_quality.ipynb #a2e5b192
 def _add(report, *rows):
     report.findings = merge_findings(report.findings, make_findings(row for row in rows if row))
 
@@ -105,7 +105,7 @@ def _rare_labels(codes, classes, subject):
     ]  # fmt: skip
     return make_findings(rare)
 
-
+# %% ../../nbs/20_labels/15_quality.ipynb #6a125f9a
 def _add_issues(report, codes, pred_probs, classes, subject, limit):
     scan = scan_rows(codes, pred_probs, classes)
     joint = calibrate_counts(confident_counts(scan, pred_probs), scan.counts)
@@ -133,7 +133,7 @@ def _add_issues(report, codes, pred_probs, classes, subject, limit):
         *_noise_findings(report, scan, subject),
     )
 
-
+# %% ../../nbs/20_labels/15_quality.ipynb #6fc32543
 def _noise_findings(report, scan, subject):
     joint, size = report.joint, len(scan.classes)
     errors = 1 - joint.diagonal().sum() / joint.sum()
@@ -183,7 +183,7 @@ def _add_neighbours(report, embeddings, subject, limit):
         _counted("outliers", subject, (far > FAR).sum(), total, "resemble no others", 0, rows=farthest),
     )
 
-
+# %% ../../nbs/20_labels/15_quality.ipynb #3b08ae67
 def _add_copies(report, content, splits, subject, limit):
     names = {"_label": report.items["label"], **({} if splits is None else {"_split": pl.Series(splits)})}
     frame = content.with_columns(**names)

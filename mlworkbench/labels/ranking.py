@@ -17,7 +17,7 @@ from .probabilities import cross_validate, estimator_view, label_codes
 # %% ../../nbs/20_labels/13_ranking.ipynb #65709252
 FLOOR = 1e-3  # a view's smallest probability: no single view rules a class out entirely
 
-
+# %% ../../nbs/20_labels/13_ranking.ipynb #bb89eeae
 def refine_probabilities(
     views: list[Callable],  # each fit_predict(train rows, test rows) -> (test rows, K); see `estimator_view`
     labels,  # names or codes, (items,)
@@ -62,7 +62,7 @@ def refine_probabilities(
         suspect[find_label_issues(codes, together, names)["row"].to_numpy()] = True
     return together
 
-
+# %% ../../nbs/20_labels/13_ranking.ipynb #3e533659
 def _without(view, suspect):
     return lambda train, test: view(train[~suspect[train]], test)
 
