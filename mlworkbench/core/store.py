@@ -175,9 +175,8 @@ class Store:
         return self._place.uri(table)
 
     def exists(self, table):
-        "Whether a table has a version. Raises `StoreError` where the store cannot be reached."
-        with explained(table):
-            return self._place.exists(table)
+        "Whether a table has a version."
+        return self._place.exists(table)
 
     def tables(self, internal=False):
         "The names of all tables; those that start with '_' only where `internal`."

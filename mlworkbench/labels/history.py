@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ..core.delta import explained
 from ..core.errors import ConfigError, DataError, StoreError
 from ..core.findings import finding, make_findings
 from ..core.journal import Journal
@@ -162,7 +163,7 @@ class EventTable:
 
     def version(self) -> int | None:
         "The newest version of the table, by which `export` finds it again; None where there is none yet."
-        return self._store.version(self.name) if self._store.exists(self.name) else None
+        return self._store.version(self.name) if self._exists() else None
 
     def flush(self) -> pl.DataFrame:
         "Move the journals of this machine into the table; findings, also of what a dying writer left."
@@ -171,11 +172,15 @@ class EventTable:
         with self.journal.alone():
             waiting, pages, findings = self._waiting()
             moved = self._add(waiting, direct=True) if waiting.height else 0
-            kept = self._store.read(self.name) if self._store.exists(self.name) else waiting.clear().lazy()
+            kept = self._store.read(self.name) if self._exists() else waiting.clear().lazy()
             if waiting.lazy().join(kept, on="event", how="anti").collect().is_empty():
                 self.journal.remove(pages)
         text = f"{moved:,} decisions moved from the journal into '{self.name}'"
         return make_findings([finding("journal", self.name, "info", text, moved)] * bool(moved) + findings)
+
+    def _exists(self):
+        with explained(self.name):
+            return self._store.exists(self.name)
 
     def _all(self):
         waiting = self._waiting()[0]  # first: what moves in between is there twice, and not missing
@@ -185,9 +190,10 @@ class EventTable:
         if self._step is not None:
             self._step.refresh(self.name)
         try:
-            return self.tables.read(self.name).cast(EVENTS)
+            with explained(self.name):
+                return self.tables.read(self.name).cast(EVENTS)
         except StoreError:
-            if self._store.exists(self.name):
+            if self._exists():
                 raise
             return pl.LazyFrame(schema=EVENTS)
 
