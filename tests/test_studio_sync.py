@@ -27,6 +27,7 @@ from mlworkbench.labels.history import History
 from mlworkbench.labels.installation import StudioError
 from mlworkbench.labels.pull import pull
 from mlworkbench.labels.push import push, result_of, tasks_there
+from mlworkbench.labels.review import Review
 from mlworkbench.labels.studio import connect, tasks_of
 from mlworkbench.labels.taxonomy import Label, Taxonomy
 from mlworkbench.labels.write_back import write_back
@@ -559,6 +560,23 @@ def test_decisions_made_here_are_written_back_once(studio, ben, project, history
     history.record("i2", "vision", annotator="eva")
     assert write_back(project, history, progress=False).changed == 1
     assert _on_server(project)["i2"] == ["vision"]
+
+
+def test_a_review_is_written_back_on_demand(project, history):
+    items = items_of(3)
+    push(project, items, progress=False)
+    queue = items.select("item", suggested=pl.lit("nlp"))
+    review = Review(items, queue, TOPICS, history, ["title"], annotator="eva", project=project)
+    review.accept()
+    review.relabel("vision")
+    review.skip()
+    assert review.write_back().created == 2
+    assert _on_server(project) == {"i0": ["nlp"], "i1": ["vision"]}
+    review.undo()
+    review.undo()
+    review.relabel("mlops")
+    assert review.write_back().changed == 1
+    assert _on_server(project) == {"i0": ["nlp"], "i1": ["mlops"]}
 
 
 def _on_server(project):  # item -> labels

@@ -92,10 +92,8 @@ class Sitting:
         self.taxonomy, self.history, self.annotator, self.project = taxonomy, history, annotator, project
         self.items = ReviewItems(items, queue, history, columns, annotator, **shown)
         self.name = queue_name(queue)
-        self.decided, self.undoable = (
-            {},
-            [],
-        )  # position to decision; lists of (position, event, what stood before)
+        self.decided = {}  # position to decision
+        self.undoable = []  # lists of (position, event, what stood before)
         self.tally, self.pace, self.watchers, self.told = Tally(), Pace(), [], []
         self.version = self.steps = 0  # of the contents; what happened so far
         self.lock = threading.RLock()
