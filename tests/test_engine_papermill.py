@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -86,7 +87,9 @@ def test_inside_an_event_loop(tmp_path):
     async def cell():  # as in a notebook that runs notebooks
         return run(tmp_path, "depth")
 
-    assert asyncio.run(cell()).cells[1].outputs[0].data["text/plain"] == "1"
+    with ThreadPoolExecutor(1) as thread:  # the browser of other tests has a loop in the main thread
+        ran = thread.submit(asyncio.run, cell()).result()
+    assert ran.cells[1].outputs[0].data["text/plain"] == "1"
 
 
 def test_nbclients_options_and_papermills_output(tmp_path):
